@@ -1,0 +1,49 @@
+"""The card of a method: what it is, where it comes from, what it needs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Need = Literal[
+    "labels",
+    "hard_labels",
+    "teacher.logits",
+    "teacher.logits.dense",
+    "teacher.features",
+    "teacher.head",
+    "teacher.batchnorm",
+    "sample_ids",
+    "two_views",
+    "domains",
+]
+Level = Literal["sample", "batch", "parameters"]
+TaskName = Literal["classification", "multilabel", "regression"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about one method, as literals, so that listings can read them without importing torch.
+
+    Args:
+        title: the name people know it by.
+        paper: authors, year, venue.
+        link: where to read it.
+        level: "sample" (one value per sample), "batch" (a scalar that relates samples) or "parameters".
+        needs: what has to be there; a job refuses unmet needs before training.
+        paper_weight: the weight that the paper gives this term; what `weight: auto` means.
+        tasks: the tasks on which the formula is defined.
+        cost: what it costs beyond the student's own step, in words.
+    """
+
+    title: str
+    paper: str = ""
+    link: str = ""
+    level: Level = "sample"
+    needs: tuple[Need, ...] = ()
+    paper_weight: float = 1.0
+    tasks: tuple[TaskName, ...] = ("classification",)
+    cost: str = ""
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the method takes anything from a teacher; what doesn't is kept in the control."""
+        return any(need.startswith("teacher.") for need in self.needs)

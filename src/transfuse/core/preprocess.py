@@ -1,0 +1,136 @@
+"""How raw inputs become one model's inputs: serialisable, so that it travels with the weights and into exports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from transfuse.errors import ModelError
+
+Resize = Literal["squash", "short_side"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the same as Pillow's convert("L")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """x -> (x * scale - mean) / std, after resize, crop and channel conversion.
+
+    Args:
+        size: (height, width) of the model's input; None leaves the size.
+        channels: 1 or 3; None leaves them.
+        mean, std: per channel or column, after `scale`; one value serves all. Empty means no normalisation.
+        scale: factor for raw values; 1/255 for 8-bit images, 1 for tables.
+        crop: fraction of the resized picture that the centre crop keeps, as in timm's `crop_pct`.
+        resize: "squash" ignores the aspect ratio; "short_side" resizes the shorter side to size / crop and crops the centre.
+        interpolation: of the resize; antialiased, as Pillow does it.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    scale: float = 1.0
+    crop: float = 1.0
+    resize: Resize = "squash"
+    interpolation: Interpolation = "bilinear"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """Rebuilds what `to_dict` wrote; lists become tuples, a single `size: 32` a square.
+
+        Raises:
+            ModelError: unknown key.
+        """
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ModelError(f"unknown preprocess keys {sorted(unknown)}", fix=f"known: {', '.join(cls.__dataclass_fields__)}")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        if isinstance(values.get("size"), int):
+            values["size"] = (values["size"], values["size"])
+        return cls(**values)
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """Raw [n, channels or columns, ...] -> scaled and normalised float32."""
+        values = values.float() * self.scale if self.scale != 1.0 else values.float()
+        if self.mean or self.std:
+            shape = (1, -1) + (1,) * (values.ndim - 2)
+            mean = torch.tensor(self.mean or (0.0,), device=values.device).view(shape)
+            std = torch.tensor(self.std or (1.0,), device=values.device).view(shape)
+            values = (values - mean) / std
+        return values
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """The training path: a whole raw batch [n, channels, height, width] or [n, columns] on its device -> model inputs.
+
+        The picture is already at the data's one canonical size, so it is resized straight to the model's.
+        """
+        if raw.ndim == 4:
+            raw = self._channels(raw)
+            if self.size is not None and tuple(raw.shape[-2:]) != tuple(self.size):
+                raw = resize_batch(raw, self.size, self.interpolation)
+        return self.normalise(raw)
+
+    def exact_batch(self, raw: Tensor) -> Tensor:
+        """The evaluation path for pictures that exist only as arrays: resize and centre crop as the model was trained with."""
+        if raw.ndim != 4 or self.size is None or tuple(raw.shape[-2:]) == tuple(self.size):
+            return self(raw)
+        raw = self._channels(raw)
+        resized = resize_batch(raw, self._resized(raw.shape[-2], raw.shape[-1]), self.interpolation)
+        return self.normalise(centre_crop(resized, self.size))
+
+    def exact_image(self, image: Image.Image) -> Tensor:
+        """The evaluation path from a picture file: Pillow's resize and centre crop, then [1, channels, height, width] floats."""
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        if self.size is not None:
+            height, width = self._resized(image.height, image.width)
+            image = image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
+        raw = torch.from_numpy(_pixels(image))
+        return self.normalise(centre_crop(raw, self.size) if self.size is not None else raw)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        assert self.size is not None
+        goal_height, goal_width = round(self.size[0] / self.crop), round(self.size[1] / self.crop)
+        if self.resize == "squash":
+            return goal_height, goal_width
+        factor = max(goal_height / height, goal_width / width)
+        return max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])
+
+    def _channels(self, raw: Tensor) -> Tensor:
+        if self.channels is None or raw.shape[1] == self.channels:
+            return raw
+        if raw.shape[1] == 1:
+            return raw.expand(-1, self.channels, -1, -1)
+        if raw.shape[1] == 3 and self.channels == 1:
+            weights = torch.tensor(LUMA, device=raw.device).view(1, 3, 1, 1)
+            grey = (raw.float() * weights).sum(1, keepdim=True)
+            return grey.round().to(raw.dtype) if raw.dtype == torch.uint8 else grey
+        raise ModelError(f"pictures have {raw.shape[1]} channels, the model takes {self.channels}")
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    return np.array(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])
+
+
+def resize_batch(raw: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    """Antialiased resize of a whole batch; uint8 stays uint8 (rounded), as it would in Pillow."""
+    if tuple(raw.shape[-2:]) == tuple(size):
+        return raw
+    smooth = interpolation != "nearest"
+    resized = F.interpolate(raw.float(), size=size, mode=interpolation, antialias=smooth, align_corners=False if smooth else None)
+    return resized.round().clamp(0, 255).to(torch.uint8) if raw.dtype == torch.uint8 else resized
+
+
+def centre_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    top, left = (pictures.shape[-2] - size[0]) // 2, (pictures.shape[-1] - size[1]) // 2
+    return pictures[..., top : top + size[0], left : left + size[1]]

@@ -1,0 +1,97 @@
+"""The interfaces between rooms. A module (a file) satisfies a source's protocol by its functions; no base classes are inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from transfuse.core.types import Batch, DataSet, Model, ModelRequest, Progress, Samples, Signals, Step, Term
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A term of the loss: an nn.Module with plain constructor types. May also define `build(student_shapes, teacher_shapes)`."""
+
+    def forward(self, step: Step) -> Tensor:
+        """Values [batch] for a sample-level objective, else a scalar."""
+        ...
+
+
+class ModelSource(Protocol):
+    """A file in models/: opens what stands behind its prefix (`timm:resnet50`)."""
+
+    def open_model(self, name: str, request: ModelRequest) -> Model:
+        """Opens a model by the part of the string after the prefix."""
+        ...
+
+    def catalog(self) -> Mapping[str, str]:
+        """Name -> one line, of what is there to choose from; may be empty for files."""
+        ...
+
+
+class DataSource(Protocol):
+    """A file in data/: opens what stands behind its prefix (`images:./photos`)."""
+
+    def open_data(self, name: str, split: Mapping[str, Any], options: Mapping[str, Any]) -> DataSet: ...
+
+    def catalog(self) -> Mapping[str, str]: ...
+
+
+class Teacher(Protocol):
+    """Answers by position in one pool of samples and by view; live, cached, or read from a table."""
+
+    forwards: int
+
+    def covers(self, ids: Tensor) -> Tensor:
+        """bool [batch]: for which samples there is an answer."""
+        ...
+
+    def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
+        """Signals without gradient; `inputs` saves fetching them where they are at hand."""
+        ...
+
+
+class Views(Protocol):
+    """Augmentation as a pure function of (augment.seed, sample, view)."""
+
+    views: int | None  # None: fresh ones for ever
+
+    def view_of_epoch(self, epoch: Tensor) -> Tensor: ...
+
+    def apply(self, raw: Tensor, ids: Tensor, views: Tensor) -> Tensor: ...
+
+
+class Loader(Protocol):
+    """Fetches shared raw views of a pool, on the device, whether it lives in memory or on disk."""
+
+    samples: Samples
+
+    def batch(self, ids: Tensor, views: Tensor) -> Batch: ...
+
+    def expect(self, ids: Tensor, views: Tensor) -> None:
+        """Says what will be asked for next, so that workers can begin."""
+        ...
+
+
+class Stepper(Protocol):
+    """What a training step computes; the loop alone does backward, clipping and the optimiser step."""
+
+    def trained(self) -> nn.Module:
+        """All that the optimiser, clipping, DDP and the checkpoint must hold: student and objectives."""
+        ...
+
+    def phases(self) -> list[str]:
+        """The alternating phases of one step; most have one."""
+        ...
+
+    def defined(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Per term, on which samples of the batch it is defined; decides the averages before anything is computed."""
+        ...
+
+    def terms(self, batch: Batch, phase: str, progress: float) -> list[Term]: ...
+
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+Listener = Callable[[Progress], None]

@@ -1,0 +1,265 @@
+"""The dataclasses that cross folder borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transfuse.core.card import Card, TaskName
+from transfuse.core.preprocess import Preprocess
+
+Modality = Literal["image", "columns", "text"]
+EXACT_VIEW = -1  # the view of evaluation: no augmentation, the model's own resize and crop
+
+
+@dataclass
+class Signals:
+    """What one forward pass of one model yields: logits, and inner features by module path."""
+
+    logits: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def detach(self) -> Signals:
+        return Signals(self.logits.detach(), {path: feature.detach() for path, feature in self.features.items()})
+
+    def select(self, rows: Tensor) -> Signals:
+        return Signals(self.logits[rows], {path: feature[rows] for path, feature in self.features.items()})
+
+
+@dataclass
+class Batch:
+    """Samples of one step.
+
+    Attributes:
+        inputs: the shared raw view, before any model's preprocessing.
+        ids: int64 [batch], positions in the training pool.
+        views: int64 [batch], which augmentation of each sample this is.
+        labels: int64 [batch] (-1 = none), float [batch, classes] or float [batch, targets] (NaN = none).
+        labelled: bool [batch].
+        label_probabilities: float [batch, classes] when views mix labels, else None.
+    """
+
+    inputs: Tensor
+    ids: Tensor
+    views: Tensor
+    labels: Tensor
+    labelled: Tensor
+    label_probabilities: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: Tensor | slice) -> Batch:
+        mixed = None if self.label_probabilities is None else self.label_probabilities[rows]
+        return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed)
+
+
+@dataclass
+class Step:
+    """All that an objective may look at.
+
+    Attributes:
+        batch: the samples.
+        student: the student's signals; `features` holds the tapped ones in the recipe's order.
+        teachers: signals by teacher name; only those that the recipe gave to the objective.
+        progress: fraction of training done, 0 to 1.
+    """
+
+    batch: Batch
+    student: Signals
+    teachers: dict[str, Signals] = field(default_factory=dict)
+    progress: float = 0.0
+
+    @property
+    def teacher(self) -> Signals:
+        """The only teacher's signals."""
+        if len(self.teachers) != 1:
+            raise ValueError(f"this objective takes one teacher, the step has {len(self.teachers)}: {sorted(self.teachers)}")
+        return next(iter(self.teachers.values()))
+
+    def select(self, rows: Tensor) -> Step:
+        teachers = {name: signals.select(rows) for name, signals in self.teachers.items()}
+        return replace(self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers)
+
+
+@dataclass
+class Term:
+    """One term's value in one step.
+
+    Attributes:
+        name: unique within the recipe; what logs and errors call it.
+        values: [batch] (sample level) or a scalar (batch or parameters level).
+        weight: the weight at this step.
+        defined: bool [batch], where a sample-level term is defined; None means everywhere.
+    """
+
+    name: str
+    values: Tensor
+    weight: float
+    defined: Tensor | None = None
+
+
+@dataclass
+class WeightedObjective:
+    """An objective with all that belongs to the recipe: its name there, weight, teachers and taps."""
+
+    name: str
+    objective: nn.Module
+    card: Card
+    weight: Callable[[float], float]  # progress -> weight
+    teachers: tuple[str, ...] = ()
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+
+
+class Samples(Protocol):
+    """An indexable part of a data set.
+
+    Attributes:
+        ids: one name per sample, str or int64 array; what predictions are keyed by.
+        labels: int64 [n] (-1 = none), float [n, k] (NaN = none).
+        fingerprint: hash of the content (inputs, ids; not labels), which keys caches.
+    """
+
+    ids: np.ndarray
+    labels: Tensor
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def raw(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """uint8 [n, channels, height, width] at the canonical size, or float32 [n, columns]."""
+        ...
+
+    def exact(self, indices: Sequence[int] | Tensor, preprocess: Preprocess) -> Tensor:
+        """Float inputs along a model's exact evaluation path, from the original file where there is one."""
+        ...
+
+
+@dataclass
+class Target:
+    """Regression targets: names and the train split's mean and standard deviation; models predict (y - mean) / std."""
+
+    names: list[str]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass
+class DataSet:
+    """An opened data source.
+
+    Attributes:
+        train, val, test: labelled parts; `val` is what selection looks at, `test` only the final report.
+        unlabelled: extra inputs for teachers to answer on, or None.
+        task: classification, multilabel or regression.
+        classes: class names (classification, multilabel); empty for regression.
+        modality: image, columns or text.
+        input_shape: (channels, height, width) or (columns,).
+        preprocess: what a model with none of its own is given (train statistics).
+        source: the recipe's string, or "live".
+        target: scaling of regression targets.
+        notes: what was decided while opening, said aloud and kept in the report.
+    """
+
+    train: Samples
+    val: Samples
+    test: Samples
+    unlabelled: Samples | None
+    task: TaskName
+    classes: list[str]
+    modality: Modality
+    input_shape: tuple[int, ...]
+    preprocess: Preprocess
+    source: str
+    target: Target | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model predicts per sample."""
+        return len(self.target.names) if self.target else len(self.classes)
+
+
+@dataclass
+class ModelRequest:
+    """What a model source is asked for.
+
+    Attributes:
+        outputs: classes or targets that the model must predict; None = as the source has it.
+        input_shape: (channels, height, width) or (columns,) of the data; None = as the source has it.
+        architecture: for files without one: "builtin:resnet56".
+        options: constructor options of the architecture.
+        trusted: the user declares that the file may be unpickled.
+        seed: of a fresh initialisation.
+        task: what the outputs mean, for predictions and sidecars.
+    """
+
+    outputs: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    architecture: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+    seed: int = 0
+    task: TaskName = "classification"
+
+
+@dataclass
+class Model:
+    """An opened model with what it takes to use it.
+
+    Attributes:
+        module: in eval mode, float32, on the CPU; logits out. None for a table of predictions.
+        source: the string that opened it, or "live:ClassName".
+        architecture: what rebuilds the module ("builtin:resnet20"), or None where only the source can.
+        options: constructor options that rebuild it, outputs and input shape included.
+        preprocess: how raw inputs become its inputs; None = the data's.
+        classes: names of its outputs, where known.
+        target: scaling of its regression outputs, where known.
+        pretrained: whether the weights have been trained.
+        table: sample id -> row of logits, for a table of predictions.
+        notes: what was decided while opening.
+    """
+
+    module: nn.Module | None
+    source: str
+    architecture: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    preprocess: Preprocess | None = None
+    classes: list[str] | None = None
+    target: Target | None = None
+    pretrained: bool = False
+    table: tuple[np.ndarray, Tensor] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def network(self) -> nn.Module:
+        """The module.
+
+        Raises:
+            TypeError: the model is a table of predictions.
+        """
+        if self.module is None:
+            raise TypeError(f"{self.source} is a table of predictions, not a network")
+        return self.module
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; what trackers and consoles are told."""
+
+    name: str
+    step: int
+    steps: int
+    epoch: float
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def float_labels(labels: Tensor) -> bool:
+    """Whether labels are multi-hot or regression targets rather than class numbers."""
+    return torch.is_floating_point(labels)

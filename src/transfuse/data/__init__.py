@@ -1,0 +1,1 @@
+"""Data: one file = one source of samples, found by its prefix (`images:./photos`)."""

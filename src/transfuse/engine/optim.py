@@ -1,0 +1,65 @@
+"""Optimisers by name. A function's signature is its recipe block."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import nn
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Momentum = Annotated[float, Ge(0), Lt(1)]
+
+
+def adamw(
+    parameters: Iterable[dict[str, Any]],
+    lr: Positive = 1e-3,
+    weight_decay: NotNegative = 0.01,
+    beta1: Momentum = 0.9,
+    beta2: Momentum = 0.999,
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019).
+
+    Args:
+        lr: learning rate at the schedule's peak.
+        weight_decay: decoupled decay per step, times lr; not applied to biases and normalisation.
+        beta1: decay of the gradient's running mean.
+        beta2: decay of its running square.
+    """
+    return torch.optim.AdamW(list(parameters), lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+def sgd(
+    parameters: Iterable[dict[str, Any]],
+    lr: Positive = 0.1,
+    momentum: Momentum = 0.9,
+    nesterov: bool = True,
+    weight_decay: NotNegative = 5e-4,
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, with Nesterov momentum unless switched off.
+
+    Args:
+        lr: learning rate at the schedule's peak.
+        momentum: of the running gradient.
+        nesterov: look ahead along the momentum; ignored without momentum.
+        weight_decay: L2 penalty's factor; not applied to biases and normalisation.
+    """
+    return torch.optim.SGD(list(parameters), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices and kernels, which decay, and vectors (biases, normalisation), which don't."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
+    plain = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(module: nn.Module, name: str, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """The named optimiser over all trainable parameters of a module."""
+    return OPTIMIZERS[name](parameter_groups(module), **settings)

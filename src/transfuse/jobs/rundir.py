@@ -1,0 +1,182 @@
+"""The run folder: its layout, and writing it so that a reader never sees half a file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from transfuse.errors import RunError
+
+FORMAT = 1  # of the folder; raised when a reader of the old one would misread the new one
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+
+    Raises:
+        RunError: the disk is full or the folder can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _disk_error(error: OSError, path: Path) -> RunError:
+    if error.errno == errno.ENOSPC:
+        return RunError("the disk is full", where=str(path), fix="free some space; what was written before is intact")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return RunError("no permission to write here", where=str(path), fix="choose another folder with out=FOLDER")
+    return RunError(f"can't write: {error.strerror or error}", where=str(path))
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class RunDir:
+    """Paths inside one run folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    recipe = property(lambda self: self.path / "recipe.yaml")
+    resolved = property(lambda self: self.path / "recipe.resolved.yaml")
+    env = property(lambda self: self.path / "env.json")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    summary = property(lambda self: self.path / "summary.json")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    student = property(lambda self: self.path / "student.safetensors")
+    teacher = property(lambda self: self.path / "teacher.safetensors")
+    control = property(lambda self: self.path / "control")
+    predictions = property(lambda self: self.path / "predictions")
+    samples = property(lambda self: self.path / "samples")
+    exports = property(lambda self: self.path / "exports")
+    report = property(lambda self: self.path / "report.html")
+    card = property(lambda self: self.path / "README.md")
+    traceback = property(lambda self: self.path / "traceback.txt")
+
+    def create(self) -> None:
+        """Makes the folder for a new run.
+
+        Raises:
+            RunError: it holds another run or other files, or can't be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError("is a file, not a folder", where=str(self.path), fix="choose another folder with out=FOLDER")
+        if self.recipe.exists() or self.resolved.exists():
+            state = "a finished run" if self.summary.exists() else "an unfinished run"
+            fix = "choose another folder with out=FOLDER" + ("" if self.summary.exists() else f", or: transfuse resume {self.path}")
+            raise RunError(f"the folder holds {state}", where=str(self.path), fix=fix)
+        if self.path.exists() and any(self.path.iterdir()):
+            raise RunError("the folder is not empty", where=str(self.path), fix="choose an empty or new folder with out=FOLDER")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _disk_error(error, self.path) from error
+
+    def open(self) -> None:
+        """Checks that the folder is a run.
+
+        Raises:
+            RunError: no such folder, or no recipe in it.
+        """
+        if not self.resolved.exists():
+            what = "no such run folder" if not self.path.exists() else "not a run folder: it has no recipe.resolved.yaml"
+            raise RunError(what, where=str(self.path), fix="give the folder that a job wrote (its `out`)")
+
+    def read_summary(self) -> dict[str, Any]:
+        """The finished run's summary.
+
+        Raises:
+            RunError: the run isn't finished, or the file was damaged.
+        """
+        self.open()
+        if not self.summary.exists():
+            raise RunError("the run is not finished: no summary.json", where=str(self.path), fix=f"transfuse resume {self.path}")
+        try:
+            return json.loads(self.summary.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise RunError(f"can't be read: {error}", where=str(self.summary)) from error
+
+
+def default_out(job: str, now: datetime | None = None) -> str:
+    """runs/JOB-20261121-140312, not taken yet."""
+    stem = f"runs/{job}-{(now or datetime.now()).strftime('%Y%m%d-%H%M%S')}"
+    out, count = stem, 1
+    while Path(out).exists():
+        count += 1
+        out = f"{stem}-{count}"
+    return out
+
+
+def environment(seed: int, device: str, commit: str | None) -> dict[str, Any]:
+    """What a reader needs to know of the place where a run was made."""
+    import importlib.metadata as metadata
+
+    versions = {}
+    for package in ("transfuse", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "format": FORMAT,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "versions": versions,
+        "commit": commit,
+        "seed": seed,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Cross-entropy with the labels, with label smoothing and class weights."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Lt
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transfuse.core.card import Card
+from transfuse.core.numerics import at_least_fp32
+from transfuse.core.types import Step
+
+CARD = Card(
+    title="Cross-entropy",
+    paper="label smoothing: Szegedy et al., 2016, CVPR",
+    link="https://arxiv.org/abs/1512.00567",
+    level="sample",
+    needs=("labels",),
+    paper_weight=1.0,
+    tasks=("classification",),
+    cost="none",
+)
+
+
+def cross_entropy_loss(
+    student_logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, "batch"],
+    smoothing: float = 0.0,
+    class_weights: Float[Tensor, "classes"] | None = None,
+) -> Float[Tensor, "batch"]:
+    """-w_y sum_c target_c log q_c per sample, in nats, with target = (1 - smoothing) onehot(y) + smoothing / classes.
+
+    Class weights multiply a sample's value by the weight of its label (torch's own smoothing weighs each class's log-probability
+    instead). Samples without a label (label < 0) give 0.
+    """
+    log_q = F.log_softmax(at_least_fp32(student_logits), dim=-1)
+    known = labels.clamp(min=0)
+    hard = -log_q.gather(-1, known[:, None])[:, 0]
+    loss = (1 - smoothing) * hard - smoothing * log_q.mean(-1) if smoothing else hard
+    if class_weights is not None:
+        loss = loss * class_weights[known]
+    return torch.where(labels >= 0, loss, torch.zeros_like(loss))
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy with the labels.
+
+    Args:
+        smoothing: probability mass spread evenly over all classes; 0 trusts the labels, 0.1 is usual.
+        class_weights: one factor per class, in class order, for unbalanced data.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0, class_weights: list[float] | None = None):
+        super().__init__()
+        self.smoothing = smoothing
+        self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
+
+    def forward(self, step: Step) -> Tensor:
+        logits = step.student.logits
+        if step.batch.label_probabilities is not None:  # mixed labels: the expectation over them
+            probabilities = step.batch.label_probabilities
+            if self.smoothing:
+                probabilities = (1 - self.smoothing) * probabilities + self.smoothing / logits.shape[-1]
+            if self.class_weights is not None:
+                probabilities = probabilities * (step.batch.label_probabilities @ self.class_weights)[:, None]
+            return -(probabilities * F.log_softmax(at_least_fp32(logits), dim=-1)).sum(-1)
+        return cross_entropy_loss(logits, step.batch.labels, self.smoothing, self.class_weights)

@@ -1,0 +1,338 @@
+"""The recipe as strict pydantic models. Method blocks are generated from constructor signatures: a method describes itself once."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
+
+from transfuse import objectives
+from transfuse.core.signature import parameters
+from transfuse.engine.optim import OPTIMIZERS
+from transfuse.engine.schedule import SCHEDULES, WEIGHT_SCHEDULES
+
+Auto = Literal["auto"]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(value: Any) -> Any:
+    """'20GB' -> 20000000000; numbers pass through."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", value)
+        if not match or match[2].upper() not in _UNITS:
+            raise ValueError(f"'{value}' is not a size; write bytes or 4MB, 20GB, 512KiB")
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+    return value
+
+
+ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+def _source_string(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+class Block(BaseModel):
+    """Strict: unknown keys are errors, "30" is not 30, defaults are validated too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class SplitBlock(Block):
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """fraction of the training part held out for selection, stratified"""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """fraction of all samples kept for the final report where the source has no test part"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """of the splits; independent of the run's seed"""
+
+
+class DataBlock(Block):
+    source: str
+    """bundled:digits, images:FOLDER, arrays:FILE.npz, idx:FOLDER, torchvision:NAME@ROOT"""
+    unlabelled: str | None = None
+    """more inputs without labels, for teachers to answer on (same kinds of source)"""
+    split: SplitBlock = SplitBlock()
+    """how val and test are made where the source doesn't bring them"""
+    labels_per_class: Count | None = None
+    """keep so many labels per class in the training part; the other samples there become unlabelled"""
+    size: Count | Auto = "auto"
+    """side in pixels at which pictures are held; auto: the largest input that a model of the job asks for"""
+    task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
+    """auto: from the labels"""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """what to do with files that can't be read: stop and name them, or leave them out and name them"""
+
+
+class ModelBlock(Block):
+    source: str
+    """builtin:resnet20, timm:NAME, torchvision:NAME@WEIGHTS, file:PATH, run:PATH, predictions:FILE"""
+    architecture: str | None = None
+    """for a file that doesn't say it itself: builtin:resnet56"""
+    options: dict[str, Any] = {}
+    """constructor options of the architecture, such as {shortcut: A}"""
+    preprocess: dict[str, Any] | None = None
+    """how raw inputs become the model's: {size: 32, mean: [...], std: [...]}; overrides what the source says"""
+    classes: dict[str, int] | list[str] | None = None
+    """names of the outputs in order, or {class of the data: output number} to choose among many outputs"""
+    trusted: bool = False
+    """the file may be unpickled: it can run code, so only for files of your own"""
+
+
+class StopBlock(Block):
+    metric: str | None = None
+    """validation metric that `at` and `patience` look at; null: the task's first (accuracy, f1, rmse)"""
+    at: float | None = None
+    """stop as soon as the metric is this good"""
+    patience: Count | None = None
+    """stop after so many evaluations without improvement"""
+    minutes: Positive | None = None
+    """stop at the first step after so many minutes; not repeatable to the bit"""
+
+
+_GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
+
+
+def _method_block(name: str, constructor: Any, extra: dict[str, Any] | None = None) -> type[Block]:
+    fields: dict[str, Any] = {}
+    for parameter in parameters(constructor):
+        if parameter.name in _GIVEN_BY_THE_ENGINE:
+            continue
+        default = ... if parameter.required else parameter.default
+        fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.description or None))
+    doc = (constructor.__doc__ or name).strip().splitlines()[0]
+    return create_model(f"{name}_block", __base__=Block, __doc__=doc, **(extra or {}), **fields)
+
+
+@cache
+def table_block(kind: Literal["optimizer", "schedule", "weight"], name: str) -> type[Block]:
+    """The block of one optimiser, learning-rate schedule or weight schedule."""
+    table: dict[str, Any] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES}[kind]
+    return _method_block(name, table[name])
+
+
+def _one_method(value: Any, table: dict[str, Any], kind: Literal["optimizer", "schedule", "weight"]) -> Any:
+    from transfuse.core.registry import did_you_mean
+
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError(f"name one {kind}, such as {{{next(iter(table))}: {{…}}}}; known: {', '.join(table)}")
+    name, settings = next(iter(value.items()))
+    if name not in table:
+        raise ValueError(f"unknown {kind} '{name}'{did_you_mean(str(name), table)}; known: {', '.join(table)}")
+    return {name: table_block(kind, name).model_validate(settings or {}).model_dump()}
+
+
+class TrainBlock(Block):
+    epochs: Positive | None = None
+    """passes over the training pool (labelled and unlabelled); null with `steps`: as many as that takes; default 30"""
+    steps: Count | None = None
+    """number of optimiser steps, instead of epochs"""
+    batch_size: Count = 128
+    """samples per optimiser step, over all ranks and micro-batches; at most the pool's size"""
+    optimizer: dict[str, Any] = {"adamw": {}}
+    """{adamw: {lr: 0.001}} or {sgd: {lr: 0.1}}"""
+    schedule: dict[str, Any] = {"cosine": {}}
+    """learning rate over the run: constant, cosine, one_cycle, step"""
+    clip: Positive | None = None
+    """largest norm of the gradient over all trained parameters"""
+    accumulate: Count = 1
+    """micro-batches per step: the same step in less memory"""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """decay of an exponential moving average of the weights, which is then what is evaluated and shipped"""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the hardware has matrix units for it and inputs are pictures, else fp32"""
+    channels_last: bool | Auto = "auto"
+    """memory layout of convolutions; auto: yes for pictures"""
+    compile: bool | Auto = "auto"
+    """torch.compile; auto: on a GPU and for long runs"""
+    loader: Literal["auto", "memory", "workers"] = "auto"
+    """auto: in memory when the decoded training pool takes less than a quarter of what is free"""
+    workers: Annotated[int, Field(ge=0)] | Auto = "auto"
+    """processes that decode pictures with `loader: workers`"""
+    select: Literal["best", "last"] = "best"
+    """which weights are kept: best on validation, or the last"""
+    evaluate_every: Positive = 1.0
+    """epochs between validations"""
+    stop: StopBlock = StopBlock()
+    """when to stop before the end"""
+    allow_batch_split: bool = False
+    """let objectives that relate the samples of a batch run on micro-batches, where they see fewer samples"""
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer(cls, value: Any) -> Any:
+        return _one_method(value, OPTIMIZERS, "optimizer")
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule(cls, value: Any) -> Any:
+        return _one_method(value, SCHEDULES, "schedule")
+
+    @model_validator(mode="after")
+    def _length(self) -> TrainBlock:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps both say how long to train; keep one")
+        return self
+
+
+class TeacherBlock(ModelBlock):
+    train: TrainBlock | None = None
+    """train the teacher here, on the labels, before it teaches; needed where its source has no trained weights"""
+
+
+class AugmentBlock(Block):
+    views: Count | Literal["fresh"] | Auto = "auto"
+    """fixed augmentations per sample, epoch e uses view e mod views; fresh: new ones for ever; auto: 8, or 1 where nothing is augmented"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """of the views; the run's seed doesn't change them"""
+    crop: Annotated[int, Field(ge=0)] = 0
+    """pad by so many pixels (reflected edges) and crop back at a random place"""
+    flip: bool = False
+    """mirror left-right half of the time"""
+
+
+class CacheBlock(Block):
+    dir: str = "auto"
+    """where teachers' answers and controls are kept; auto: $TRANSFUSE_CACHE, else ~/.cache/transfuse"""
+    max_bytes: ByteSize = 20 * 10**9
+    """refuse to grow the teacher cache beyond this"""
+    precision: Literal["fp16", "fp32"] = "fp16"
+    """in which teachers' logits are stored; a step uses them as stored, also the first time"""
+
+
+class BudgetBlock(Block):
+    bytes: ByteSize | None = None
+    """largest size of the student's weights"""
+    latency_ms: Positive | None = None
+    """largest p50 latency at batch 1"""
+    threads: Count = 1
+    """CPU threads for latency"""
+
+
+class ObjectiveBlock(Block):
+    """One entry of `objectives`, whatever the method: the method's own parameters are in `parameters`."""
+
+    name: str
+    method: str
+    weight: Annotated[float, Field(ge=0)] | Auto | dict[str, Any] = "auto"
+    teacher: str | list[str] | None = None
+    student_tap: str | list[str] | None = None
+    teacher_tap: str | list[str] | None = None
+    parameters: dict[str, Any] = {}
+
+
+_OBJECTIVE_KEYS: dict[str, Any] = {
+    "weight": (
+        Annotated[float, Field(ge=0)] | Auto | dict[str, Any],
+        Field("auto", description="factor in the loss; auto: the paper's; {linear: {start: 0, end: 1}} changes it over the run"),
+    ),
+    "teacher": (str | list[str] | None, Field(None, description="which teacher(s) answer; null: all")),
+    "student_tap": (str | list[str] | None, Field(None, description="module path(s) of the student's feature")),
+    "teacher_tap": (str | list[str] | None, Field(None, description="module path(s) of the teacher's feature")),
+}
+
+
+@cache
+def objective_block(method: str) -> type[Block]:
+    """The recipe block of one objective: its constructor's parameters and what every objective has."""
+    return _method_block(method, objectives.get(method), _OBJECTIVE_KEYS)
+
+
+def parse_objective(item: Any) -> dict[str, Any]:
+    """`kd`, `{kd: {temperature: 4}}` or an ObjectiveBlock's dump -> the arguments of an ObjectiveBlock.
+
+    Raises:
+        ValueError, pydantic.ValidationError, RecipeError: unknown method, unknown key or wrong value.
+    """
+    if isinstance(item, dict) and "method" in item and "name" in item:
+        block = objective_block(item["method"]).model_validate(
+            {**item.get("parameters", {}), **{key: item[key] for key in _OBJECTIVE_KEYS if key in item}}
+        )
+        method, name = item["method"], item["name"]
+    else:
+        if isinstance(item, str):
+            item = {item: {}}
+        if not isinstance(item, dict) or len(item) != 1:
+            raise ValueError("an objective is a name, or one name with its settings: {kd: {temperature: 4}}")
+        name, settings = next(iter(item.items()))
+        method = name
+        block = objective_block(method).model_validate(settings or {})
+    values = block.model_dump()
+    common = {key: values.pop(key) for key in _OBJECTIVE_KEYS}
+    if isinstance(common["weight"], dict):
+        common["weight"] = _one_method(common["weight"], WEIGHT_SCHEDULES, "weight")
+    return {"name": name, "method": method, **common, "parameters": values}
+
+
+class Recipe(Block):
+    """What every job's recipe has."""
+
+    job: Any
+    seed: Annotated[int, Field(ge=0)] = 0
+    """of initialisation, order and dropout"""
+    out: str | None = None
+    """the run folder; null: runs/JOB-DATE-TIME"""
+
+
+class DistillRecipe(Recipe):
+    """A teacher (or several) teaches a student."""
+
+    job: Literal["distill"] = "distill"
+    data: Annotated[DataBlock, BeforeValidator(_source_string)]
+    """where the samples come from"""
+    teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(_source_string)]] = {}
+    """name -> model; `teacher: X` is short for `teachers: {teacher: X}`"""
+    student: Annotated[ModelBlock, BeforeValidator(_source_string)]
+    """the model that is trained and shipped"""
+    objectives: Annotated[list[ObjectiveBlock], Field(min_length=1)] | Auto = "auto"
+    """terms of the loss; auto: the task's label loss (0.1) and soft targets (0.9)"""
+    augment: AugmentBlock = AugmentBlock()
+    """random changes of the inputs, the same for student and teacher"""
+    train: TrainBlock = TrainBlock()
+    """how the student (and the control) is trained"""
+    control: str = "reuse"
+    """the same student from labels only: reuse a stored one, train anew, none, or the PATH of a run"""
+    cache: CacheBlock = CacheBlock()
+    """teachers' answers on disk"""
+    budget: BudgetBlock = BudgetBlock()
+    """what the student may cost; the report says met or missed"""
+    samples: bool = True
+    """keep a few raw inputs in the run folder for galleries"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_teacher(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "teacher" in values:
+            if "teachers" in values:
+                raise ValueError("`teacher` and `teachers` are both given; keep one")
+            values = dict(values)
+            values["teachers"] = {"teacher": values.pop("teacher")}
+        return values
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _objectives(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "auto":
+            return value
+        if isinstance(value, (str, dict)):
+            value = [value]
+        if not isinstance(value, list):
+            raise ValueError("objectives is a list such as [cross_entropy, {kd: {temperature: 4}}]")
+        blocks = [parse_objective(item) for item in value]
+        seen: dict[str, int] = {}
+        for block in blocks:  # a method used twice is fitnet and fitnet_2 in logs and overrides
+            seen[block["name"]] = seen.get(block["name"], 0) + 1
+            if seen[block["name"]] > 1:
+                block["name"] = f"{block['name']}_{seen[block['name']]}"
+        return blocks
+
+
+RECIPES: dict[str, type[Recipe]] = {"distill": DistillRecipe}

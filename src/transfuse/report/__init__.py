@@ -1,0 +1,1 @@
+"""Looking at a run: tables, plots, pages. Reads run folders only."""

@@ -1,0 +1,1 @@
+"""Public conformance kits, with which others prove their own methods and sources."""
