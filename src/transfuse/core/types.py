@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,12 +68,15 @@ class Step:
         student: the student's signals; `features` holds the tapped ones in the recipe's order.
         teachers: signals by teacher name; only those that the recipe gave to the objective.
         progress: fraction of training done, 0 to 1.
+        second: the same samples in another view, row by row, with the signals of student and teachers on it; given only to objectives whose
+            card needs `two_views`.
     """
 
     batch: Batch
     student: Signals
     teachers: dict[str, Signals] = field(default_factory=dict)
     progress: float = 0.0
+    second: Step | None = None
 
     @property
     def teacher(self) -> Signals:
@@ -84,7 +87,8 @@ class Step:
 
     def select(self, rows: Tensor) -> Step:
         teachers = {name: signals.select(rows) for name, signals in self.teachers.items()}
-        return replace(self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers)
+        second = None if self.second is None else self.second.select(rows)
+        return replace(self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers, second=second)
 
 
 @dataclass
@@ -117,6 +121,7 @@ class WeightedObjective:
     teacher_taps: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Samples(Protocol):
     """An indexable part of a data set.
 
@@ -258,6 +263,7 @@ class Progress:
     steps: int
     epoch: float
     values: dict[str, float] = field(default_factory=dict)
+    note: str = ""  # something that the user should be told now
 
 
 def float_labels(labels: Tensor) -> bool:
