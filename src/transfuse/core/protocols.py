@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -64,14 +64,14 @@ class Views(Protocol):
 
 
 class Loader(Protocol):
-    """Fetches shared raw views of a pool, on the device, whether it lives in memory or on disk."""
+    """Shared raw views of a pool, on the device, whether it lives in memory or on disk."""
 
     samples: Samples
 
-    def batch(self, ids: Tensor, views: Tensor) -> Batch: ...
+    def fetch(self, ids: Tensor, views: Tensor) -> Tensor: ...
 
-    def expect(self, ids: Tensor, views: Tensor) -> None:
-        """Says what will be asked for next, so that workers can begin."""
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps start .. stop - 1."""
         ...
 
 
@@ -95,3 +95,27 @@ class Stepper(Protocol):
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Listener = Callable[[Progress], None]
+
+
+class Reporter(Protocol):
+    """Whoever listens to a job: the console, or nobody (`Silent`)."""
+
+    def say(self, text: str) -> None:
+        """A note in one sentence: what was decided, what is going on."""
+        ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def result(self, summary: Mapping[str, Any], path: Path) -> None:
+        """The finished run: its summary.json and its folder."""
+        ...
+
+
+class Silent:
+    """The reporter of jobs that are called from Python: says nothing."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def result(self, summary: Mapping[str, Any], path: Path) -> None: ...
