@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from transfuse.core.types import Batch, DataSet, Model, ModelRequest, Progress, Samples, Signals, Step, Term
+from transfuse.core.types import Batch, DataParts, DataRequest, Model, ModelRequest, Progress, Samples, Signals, Step, Term
 
 
 @runtime_checkable
@@ -32,11 +32,18 @@ class ModelSource(Protocol):
 
 
 class DataSource(Protocol):
-    """A file in data/: opens what stands behind its prefix (`images:./photos`)."""
+    """A file in data/: reads what stands behind its prefix (`images:./photos`).
 
-    def open_data(self, name: str, split: Mapping[str, Any], options: Mapping[str, Any]) -> DataSet: ...
+    It reads; `transfuse.data.open_data` splits, keeps the label budget and fits statistics, once for all sources.
+    """
 
-    def catalog(self) -> Mapping[str, str]: ...
+    def open_data(self, name: str, request: DataRequest) -> DataParts:
+        """Reads a source by the part of the string after the prefix."""
+        ...
+
+    def catalog(self) -> Mapping[str, str]:
+        """Name -> one line, of what is there to choose from; for files, the shape of the name."""
+        ...
 
 
 class Teacher(Protocol):

@@ -192,6 +192,57 @@ class DataSet:
 
 
 @dataclass
+class DataParts:
+    """What a data source found, as it lies there: before splitting, label budget and statistics, which are the same for all sources.
+
+    Attributes:
+        train: samples to learn from; those without a label (-1, NaN) become unlabelled ones.
+        val, test: parts that the source itself keeps apart, or None.
+        unlabelled: inputs that have no label by nature, or None.
+        task: what the labels are.
+        modality: image, columns or text.
+        classes: names by class number; empty for regression.
+        targets: names of the regression targets; empty otherwise.
+        notes: what was decided while reading.
+    """
+
+    train: Samples
+    task: TaskName
+    modality: Modality
+    val: Samples | None = None
+    test: Samples | None = None
+    unlabelled: Samples | None = None
+    classes: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataRequest:
+    """What a data source is asked for.
+
+    Attributes:
+        unlabelled: one more source (string or live object) whose labels are not looked at.
+        val: fraction of the training part that is held out for selection where the source has no validation part.
+        test: fraction of all samples kept for the final report where the source has no test part.
+        split_seed: of the splits and of the choice of labels.
+        labels_per_class: how many labels per class stay in the training part; None = all.
+        size: side in pixels at which pictures are held; None = as they are, or 224 where files differ in size.
+        task: what the labels mean; auto = from the labels.
+        unreadable: whether files that can't be read stop the job or are left out.
+    """
+
+    unlabelled: Any = None
+    val: float = 0.1
+    test: float = 0.2
+    split_seed: int = 0
+    labels_per_class: int | None = None
+    size: int | None = None
+    task: Literal["auto"] | TaskName = "auto"
+    unreadable: Literal["refuse", "skip"] = "refuse"
+
+
+@dataclass
 class ModelRequest:
     """What a model source is asked for.
 
