@@ -1,0 +1,362 @@
+"""THE loop: fetch, step, log, validate, checkpoint, stop. The only place that does backward, clipping and the optimiser step."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfuse.core import ranks, seeds
+from transfuse.core.protocols import Evaluate, Listener, Stepper
+from transfuse.core.types import Batch, Progress, Term
+from transfuse.engine import parallel
+from transfuse.engine.checkpoint import Checkpoints
+from transfuse.engine.ema import Ema
+from transfuse.engine.interrupt import Interrupt
+from transfuse.engine.loader import MemoryLoader, WorkerLoader
+from transfuse.engine.optim import build_optimizer
+from transfuse.engine.schedule import SCHEDULES
+from transfuse.engine.track import Jsonl
+from transfuse.errors import NumericsError, RecipeError, RunError
+
+LOGGED = 200  # training lines per run, whatever its length
+CHECKED = 25  # steps after which a GPU's terms are looked at
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, as plain values; see the recipe's `train` block for their meaning."""
+
+    steps: int
+    seed: int
+    optimizer: tuple[str, dict[str, Any]] = ("adamw", {})
+    schedule: tuple[str, dict[str, Any]] = ("cosine", {})
+    clip: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    fp16: bool = False
+    evaluate_every: int = 0  # steps; 0: only at the end
+    checkpoint_seconds: float = 30.0
+    select: str = "best"
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    stop_at: float | None = None
+    patience: int | None = None
+    minutes: float | None = None
+    allow_batch_split: bool = False
+
+
+@dataclass
+class State:
+    """All that changes while training; a checkpoint holds it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    micro_batches: int = 1  # raised when memory runs out
+    best: float | None = None
+    best_step: int = 0
+    best_weights: dict[str, Tensor] | None = None
+    evaluations_since_best: int = 0
+    stopped: str = ""
+    pending: list[list[float]] = field(default_factory=list)  # term values since the last line of the log
+
+
+@dataclass
+class Outcome:
+    """What a finished training run was."""
+
+    steps: int
+    seconds: float
+    stopped: str
+    best_step: int
+    best: float | None
+    notes: list[str]
+
+
+class Loop:
+    """Trains what a stepper holds.
+
+    Args:
+        stepper: computes the terms; its module tree is what is trained.
+        loader: yields a step's batch.
+        settings: how to train.
+        evaluate: a network -> validation metrics; called with the student (or its average).
+        checkpoints: where the state is kept.
+        track: where metrics are written.
+        listen: told about progress.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        loader: MemoryLoader | WorkerLoader,
+        settings: Settings,
+        evaluate: Evaluate | None = None,
+        checkpoints: Checkpoints | None = None,
+        track: Jsonl | None = None,
+        listen: Listener | None = None,
+    ):
+        self.stepper, self.loader, self.settings, self.evaluate = stepper, loader, settings, evaluate
+        self.checkpoints, self.track = checkpoints or Checkpoints(None), track or Jsonl(None, "student")
+        self.listen = listen or (lambda progress: None)
+        self.module = stepper.trained()
+        self.student: nn.Module = self.module.get_submodule("student")
+        self.optimizer = build_optimizer(self.module, *settings.optimizer)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.ema = Ema(self.student, settings.ema) if settings.ema else None
+        self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
+        self.state, self.names, self.notes = State(), [], []
+        self.rows: list[tuple[int, Tensor]] = []
+        self.state.micro_batches = settings.accumulate
+        self._refuse_split(settings.accumulate, "train.accumulate")
+        self.called, notes = parallel.wrap(self.module, loader.device)
+        self.notes += notes
+
+    def fit(self) -> Outcome:
+        """Trains to the end (or from where a checkpoint stands) and leaves the chosen weights in the student.
+
+        Raises:
+            NumericsError: a term stopped being finite; names the step and the term. The last good checkpoint stays.
+            KeyboardInterrupt: asked to stop; the state is saved.
+            RecipeError: memory ran out and a batch-level objective forbids splitting the batch.
+        """
+        self._resume()
+        self.module.train()
+        began = time.monotonic() - self.state.seconds
+        saved = time.monotonic()
+        with Interrupt() as interrupt:
+            for batch in self.loader.batches(self.state.step, self.settings.steps):
+                if self.state.stopped:
+                    break
+                self.rows.append((self.state.step, self._step(batch)))
+                self.state.step += 1
+                self.state.seconds = time.monotonic() - began
+                self._log()
+                if self._due():
+                    self._validate()
+                self._stop_by_time()
+                ended = self.state.step == self.settings.steps or bool(self.state.stopped)
+                asked = ranks.any_rank(interrupt.asked, self.loader.device)
+                if ended or asked or time.monotonic() - saved >= self.settings.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+                if asked and not ended:
+                    raise KeyboardInterrupt
+        return self._finish()
+
+    # one step
+
+    def _step(self, batch: Batch) -> Tensor:
+        """Forward, backward and update on one batch; in smaller pieces from then on where memory runs out."""
+        while True:
+            try:
+                return self._update(batch)
+            except torch.OutOfMemoryError:
+                self.optimizer.zero_grad(set_to_none=True)
+                if ranks.active():
+                    fix = "raise train.accumulate or lower train.batch_size"
+                    raise RecipeError("memory ran out on one of several processes", where="train", fix=fix) from None
+                if self.state.micro_batches >= len(batch):
+                    raise RecipeError("one sample does not fit into memory", where="train.batch_size") from None
+                more = min(2 * self.state.micro_batches, len(batch))
+                self._refuse_split(more, "memory ran out")
+                self.state.micro_batches = more
+                torch.cuda.empty_cache()
+                same = "BatchNorm sees smaller batches" if parallel.batchnorms(self.student) else "the result stays the same"
+                self._say(f"memory ran out at step {self.state.step}: batches are now computed in {more} parts; {same}")
+
+    def _update(self, batch: Batch) -> Tensor:
+        values = torch.zeros(0)
+        for phase in self.stepper.phases():
+            self.optimizer.zero_grad(set_to_none=True)
+            totals = self._totals(batch)
+            pieces = torch.arange(len(batch), device=batch.ids.device).tensor_split(min(self.state.micro_batches, len(batch)))
+            values = torch.zeros(1 + len(totals), device=batch.ids.device)
+            for number, rows in enumerate(pieces):
+                piece = batch if len(pieces) == 1 else batch.select(rows)
+                seeds.seed_step(self.settings.seed, "step", self.state.step, phase, number, ranks.rank())
+                with parallel.without_sync(self.called, last=number == len(pieces) - 1):
+                    terms = self.called(piece, phase, self.progress)
+                    losses = [self._reduce(term, totals[term.name], len(pieces)) for term in terms]
+                    loss = torch.stack([term.weight * value for term, value in zip(terms, losses, strict=True)]).sum()
+                    self.scaler.scale(loss * ranks.world_size()).backward()
+                self.names = ["loss", *(term.name for term in terms)]
+                values += torch.stack([value.detach().float() for value in [loss, *losses]])
+            self._apply_gradient()
+        if self.ema is not None:
+            self.ema.update(self.student, self.state.step + 1)
+        return values
+
+    def _totals(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Per term: over how many samples of the whole step, on all ranks, it is averaged."""
+        masks = self.stepper.defined(batch)
+        counted = {name: mask.sum() for name, mask in masks.items() if mask is not None}
+        if counted:
+            sums = ranks.sum_over_ranks(torch.stack(list(counted.values())).float()).clamp(min=1)
+            counted = dict(zip(counted, sums, strict=True))
+        return {name: counted.get(name) for name in masks}
+
+    def _reduce(self, term: Term, total: Tensor | None, pieces: int) -> Tensor:
+        """A term's share of the step's loss: summed over pieces and ranks it is the mean over where the term is defined."""
+        if term.values.ndim == 0:
+            return term.values / (pieces * ranks.world_size())
+        assert total is not None
+        values = term.values
+        if term.defined is not None:  # not values * mask: what is undefined may be NaN
+            values = torch.where(term.defined, values, torch.zeros_like(values))
+        return values.sum() / total
+
+    def _apply_gradient(self) -> None:
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        factor = SCHEDULES[self.settings.schedule[0]]((self.state.step + 0.5) / self.settings.steps, **self.settings.schedule[1])
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @property
+    def progress(self) -> float:
+        return self.state.step / self.settings.steps
+
+    # between steps
+
+    def _log(self) -> None:
+        """Checks terms and writes their averages now and then; on a GPU only every so often, because looking waits for the device."""
+        every = max(1, self.settings.steps // LOGGED)
+        due = self.state.step % every == 0 or self.state.step == self.settings.steps
+        if due or self.loader.device.type == "cpu" or len(self.rows) >= CHECKED:
+            self._check()
+        if due:
+            means = [sum(column) / len(column) for column in zip(*self.state.pending, strict=True)]
+            values = dict(zip(self.names, means, strict=True))
+            self.state.pending = []
+            loss = values.pop("loss")
+            line = {"step": self.state.step, "epoch": self.epoch, "loss": loss, "terms": values}
+            if ranks.rank() == 0:
+                self.track.write("train", {**line, "lr": self.optimizer.param_groups[0]["lr"]})
+            self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, {"loss": loss}))
+
+    def _check(self) -> None:
+        """Moves the terms of the last steps to the host and stops at the first that is not finite."""
+        if not self.rows:
+            return
+        table = ranks.sum_over_ranks(torch.stack([values for _, values in self.rows])).tolist()
+        for (step, _), row in zip(self.rows, table, strict=True):
+            # the loss itself stands first; a term that is to blame is named before it
+            for name, value in sorted(zip(self.names, row, strict=True), key=lambda pair: pair[0] == "loss"):
+                if not math.isfinite(value):
+                    fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
+                    raise NumericsError(
+                        f"the loss term '{name}' became {value} at step {step}", where=f"training {self.track.run}", fix=fix
+                    )
+        self.state.pending += table
+        self.rows = []
+
+    @property
+    def epoch(self) -> float:
+        return self.loader.order.epoch(self.state.step)
+
+    def _due(self) -> bool:
+        every = self.settings.evaluate_every
+        return self.evaluate is not None and (self.state.step == self.settings.steps or (every > 0 and self.state.step % every == 0))
+
+    def _validate(self) -> None:
+        assert self.evaluate is not None
+        self._check()
+        parallel.average_buffers(self.student)
+        network = self.ema.module if self.ema is not None else self.student
+        metrics = self.evaluate(network)
+        self.module.train()
+        value = metrics[self.settings.metric]
+        sign = 1 if self.settings.higher_is_better else -1
+        better = self.state.best is None or sign * value > sign * self.state.best
+        if better:
+            self.state.best, self.state.best_step, self.state.evaluations_since_best = value, self.state.step, 0
+            if self.settings.select == "best":
+                self.state.best_weights = {name: entry.detach().clone() for name, entry in network.state_dict().items()}
+        else:
+            self.state.evaluations_since_best += 1
+        if ranks.rank() == 0:
+            self.track.write("val", {"step": self.state.step, "epoch": self.epoch, "metrics": metrics})
+        self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, metrics))
+        self._stop_by_metric(value)
+
+    def _stop_by_metric(self, value: float) -> None:
+        at, patience = self.settings.stop_at, self.settings.patience
+        if at is not None and (value >= at if self.settings.higher_is_better else value <= at):
+            self.state.stopped = f"{self.settings.metric} reached {value:.4g} at step {self.state.step}"
+        elif patience is not None and self.state.evaluations_since_best >= patience:
+            self.state.stopped = f"{self.settings.metric} has not improved in {patience} evaluations"
+
+    def _stop_by_time(self) -> None:
+        limit = self.settings.minutes
+        if limit is not None and ranks.any_rank(self.state.seconds >= 60 * limit, self.loader.device) and not self.state.stopped:
+            if self.evaluate is not None and not self._due():
+                self._validate()
+            self.state.stopped = f"{limit:g} minutes are over at step {self.state.step}"
+
+    def _finish(self) -> Outcome:
+        weights = self.state.best_weights
+        if self.settings.select == "best" and weights is not None:
+            self.student.load_state_dict(weights)
+        elif self.ema is not None:
+            self.student.load_state_dict(self.ema.module.state_dict())
+        self.student.eval()
+        state = self.state
+        return Outcome(state.step, state.seconds, state.stopped, state.best_step, state.best, self.notes)
+
+    # keeping and finding the state
+
+    def _save(self) -> None:
+        self._check()  # never keep a state whose loss was not finite
+        parallel.average_buffers(self.student)
+        if ranks.rank() == 0:
+            content = {
+                "loop": copy.copy(vars(self.state)),
+                "trained": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "ema": self.ema.module.state_dict() if self.ema is not None else None,
+                "names": self.names,
+                "metrics_bytes": self.track.size(),
+            }
+            self.checkpoints.save(self.state.step, content)
+        ranks.barrier()
+
+    def _resume(self) -> None:
+        content, notes = self.checkpoints.load(self.loader.device)
+        for note in notes:
+            self._say(note)
+        if content is None:
+            if ranks.rank() == 0:
+                self.track.forget()
+            self._save()  # so that a kill from now on has something to fall back to
+            return
+        try:
+            self.module.load_state_dict(content["trained"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"the checkpoint is of another model: {error}", where=str(self.checkpoints.folder)) from error
+        self.scaler.load_state_dict(content["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(content["ema"])
+        self.state, self.names = State(**content["loop"]), content["names"]
+        if ranks.rank() == 0:
+            self.track.cut(content["metrics_bytes"])
+
+    def _refuse_split(self, pieces: int, why: str) -> None:
+        related = getattr(self.stepper, "batch_level", list)()
+        if pieces > 1 and related and not self.settings.allow_batch_split:
+            what = f"{why}: the batch would be split, but {', '.join(related)} relates all samples of a batch"
+            raise RecipeError(what, where="train", fix="lower train.batch_size, or accept it with train.allow_batch_split=true")
+
+    def _say(self, text: str) -> None:
+        self.notes.append(text)
+        self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, {}, note=text))

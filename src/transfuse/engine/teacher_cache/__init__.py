@@ -1,0 +1,1 @@
+"""Teachers that answer live, from a table, or from what they said before."""
