@@ -163,6 +163,8 @@ class TrainBlock(Block):
     """epochs between validations"""
     stop: StopBlock = StopBlock()
     """when to stop before the end"""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """seconds between checkpoints; 0 keeps one after every step"""
     allow_batch_split: bool = False
     """let objectives that relate the samples of a batch run on micro-batches, where they see fewer samples"""
 
