@@ -1,19 +1,16 @@
-"""The recipe as strict pydantic models. Method blocks are generated from constructor signatures: a method describes itself once."""
+"""The recipe as strict pydantic models: every key, its type, its default and what it is for."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from transfuse import objectives
-from transfuse.core.signature import parameters
-from transfuse.engine.optim import OPTIMIZERS
-from transfuse.engine.schedule import SCHEDULES, WEIGHT_SCHEDULES
+from transfuse.recipe.forms import entry_names
+from transfuse.recipe.methods import Auto, Block, ObjectiveBlock, one_method, parse_objective
+from transfuse.recipe.problems import raise_all, under
 
-Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -38,12 +35,6 @@ def _source_string(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
-class Block(BaseModel):
-    """Strict: unknown keys are errors, "30" is not 30, defaults are validated too."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
 class SplitBlock(Block):
     val: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """fraction of the training part held out for selection, stratified"""
@@ -62,8 +53,8 @@ class DataBlock(Block):
     """how val and test are made where the source doesn't bring them"""
     labels_per_class: Count | None = None
     """keep so many labels per class in the training part; the other samples there become unlabelled"""
-    size: Count | Auto = "auto"
-    """side in pixels at which pictures are held; auto: the largest input that a model of the job asks for"""
+    size: Count | Auto | None = "auto"
+    """side in pixels at which pictures are held; auto: the largest input that a model of the job asks for; null for tables"""
     task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
     """auto: from the labels"""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -75,7 +66,7 @@ class ModelBlock(Block):
     """builtin:resnet20, timm:NAME, torchvision:NAME@WEIGHTS, file:PATH, run:PATH, predictions:FILE"""
     architecture: str | None = None
     """for a file that doesn't say it itself: builtin:resnet56"""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """constructor options of the architecture, such as {shortcut: A}"""
     preprocess: dict[str, Any] | None = None
     """how raw inputs become the model's: {size: 32, mean: [...], std: [...]}; overrides what the source says"""
@@ -96,40 +87,6 @@ class StopBlock(Block):
     """stop at the first step after so many minutes; not repeatable to the bit"""
 
 
-_GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
-
-
-def _method_block(name: str, constructor: Any, extra: dict[str, Any] | None = None) -> type[Block]:
-    fields: dict[str, Any] = {}
-    for parameter in parameters(constructor):
-        if parameter.name in _GIVEN_BY_THE_ENGINE:
-            continue
-        default = ... if parameter.required else parameter.default
-        fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.description or None))
-    doc = (constructor.__doc__ or name).strip().splitlines()[0]
-    return create_model(f"{name}_block", __base__=Block, __doc__=doc, **(extra or {}), **fields)
-
-
-@cache
-def table_block(kind: Literal["optimizer", "schedule", "weight"], name: str) -> type[Block]:
-    """The block of one optimiser, learning-rate schedule or weight schedule."""
-    table: dict[str, Any] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES}[kind]
-    return _method_block(name, table[name])
-
-
-def _one_method(value: Any, table: dict[str, Any], kind: Literal["optimizer", "schedule", "weight"]) -> Any:
-    from transfuse.core.registry import did_you_mean
-
-    if isinstance(value, str):
-        value = {value: {}}
-    if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"name one {kind}, such as {{{next(iter(table))}: {{…}}}}; known: {', '.join(table)}")
-    name, settings = next(iter(value.items()))
-    if name not in table:
-        raise ValueError(f"unknown {kind} '{name}'{did_you_mean(str(name), table)}; known: {', '.join(table)}")
-    return {name: table_block(kind, name).model_validate(settings or {}).model_dump()}
-
-
 class TrainBlock(Block):
     epochs: Positive | None = None
     """passes over the training pool (labelled and unlabelled); null with `steps`: as many as that takes; default 30"""
@@ -137,9 +94,9 @@ class TrainBlock(Block):
     """number of optimiser steps, instead of epochs"""
     batch_size: Count = 128
     """samples per optimiser step, over all ranks and micro-batches; at most the pool's size"""
-    optimizer: dict[str, Any] = {"adamw": {}}
+    optimizer: dict[str, Any] = Field({"adamw": {}})
     """{adamw: {lr: 0.001}} or {sgd: {lr: 0.1}}"""
-    schedule: dict[str, Any] = {"cosine": {}}
+    schedule: dict[str, Any] = Field({"cosine": {}})
     """learning rate over the run: constant, cosine, one_cycle, step"""
     clip: Positive | None = None
     """largest norm of the gradient over all trained parameters"""
@@ -171,12 +128,12 @@ class TrainBlock(Block):
     @field_validator("optimizer", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
-        return _one_method(value, OPTIMIZERS, "optimizer")
+        return one_method(value, "optimizer")
 
     @field_validator("schedule", mode="before")
     @classmethod
     def _schedule(cls, value: Any) -> Any:
-        return _one_method(value, SCHEDULES, "schedule")
+        return one_method(value, "schedule")
 
     @model_validator(mode="after")
     def _length(self) -> TrainBlock:
@@ -219,61 +176,6 @@ class BudgetBlock(Block):
     """CPU threads for latency"""
 
 
-class ObjectiveBlock(Block):
-    """One entry of `objectives`, whatever the method: the method's own parameters are in `parameters`."""
-
-    name: str
-    method: str
-    weight: Annotated[float, Field(ge=0)] | Auto | dict[str, Any] = "auto"
-    teacher: str | list[str] | None = None
-    student_tap: str | list[str] | None = None
-    teacher_tap: str | list[str] | None = None
-    parameters: dict[str, Any] = {}
-
-
-_OBJECTIVE_KEYS: dict[str, Any] = {
-    "weight": (
-        Annotated[float, Field(ge=0)] | Auto | dict[str, Any],
-        Field("auto", description="factor in the loss; auto: the paper's; {linear: {start: 0, end: 1}} changes it over the run"),
-    ),
-    "teacher": (str | list[str] | None, Field(None, description="which teacher(s) answer; null: all")),
-    "student_tap": (str | list[str] | None, Field(None, description="module path(s) of the student's feature")),
-    "teacher_tap": (str | list[str] | None, Field(None, description="module path(s) of the teacher's feature")),
-}
-
-
-@cache
-def objective_block(method: str) -> type[Block]:
-    """The recipe block of one objective: its constructor's parameters and what every objective has."""
-    return _method_block(method, objectives.get(method), _OBJECTIVE_KEYS)
-
-
-def parse_objective(item: Any) -> dict[str, Any]:
-    """`kd`, `{kd: {temperature: 4}}` or an ObjectiveBlock's dump -> the arguments of an ObjectiveBlock.
-
-    Raises:
-        ValueError, pydantic.ValidationError, RecipeError: unknown method, unknown key or wrong value.
-    """
-    if isinstance(item, dict) and "method" in item and "name" in item:
-        block = objective_block(item["method"]).model_validate(
-            {**item.get("parameters", {}), **{key: item[key] for key in _OBJECTIVE_KEYS if key in item}}
-        )
-        method, name = item["method"], item["name"]
-    else:
-        if isinstance(item, str):
-            item = {item: {}}
-        if not isinstance(item, dict) or len(item) != 1:
-            raise ValueError("an objective is a name, or one name with its settings: {kd: {temperature: 4}}")
-        name, settings = next(iter(item.items()))
-        method = name
-        block = objective_block(method).model_validate(settings or {})
-    values = block.model_dump()
-    common = {key: values.pop(key) for key in _OBJECTIVE_KEYS}
-    if isinstance(common["weight"], dict):
-        common["weight"] = _one_method(common["weight"], WEIGHT_SCHEDULES, "weight")
-    return {"name": name, "method": method, **common, "parameters": values}
-
-
 class Recipe(Block):
     """What every job's recipe has."""
 
@@ -290,7 +192,7 @@ class DistillRecipe(Recipe):
     job: Literal["distill"] = "distill"
     data: Annotated[DataBlock, BeforeValidator(_source_string)]
     """where the samples come from"""
-    teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(_source_string)]] = {}
+    teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(_source_string)]] = Field({})
     """name -> model; `teacher: X` is short for `teachers: {teacher: X}`"""
     student: Annotated[ModelBlock, BeforeValidator(_source_string)]
     """the model that is trained and shipped"""
@@ -321,20 +223,24 @@ class DistillRecipe(Recipe):
 
     @field_validator("objectives", mode="before")
     @classmethod
-    def _objectives(cls, value: Any, info: ValidationInfo) -> Any:
+    def _objectives(cls, value: Any) -> Any:
         if value == "auto":
             return value
-        if isinstance(value, (str, dict)):
+        if isinstance(value, dict):
+            value = [{name: settings} for name, settings in value.items()]
+        if isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
             raise ValueError("objectives is a list such as [cross_entropy, {kd: {temperature: 4}}]")
-        blocks = [parse_objective(item) for item in value]
-        seen: dict[str, int] = {}
-        for block in blocks:  # a method used twice is fitnet and fitnet_2 in logs and overrides
-            seen[block["name"]] = seen.get(block["name"], 0) + 1
-            if seen[block["name"]] > 1:
-                block["name"] = f"{block['name']}_{seen[block['name']]}"
-        return blocks
+        blocks, problems = [], []
+        for index, item in enumerate(value):
+            try:
+                blocks.append(parse_objective(item))
+            except ValidationError as error:
+                problems.extend(under((index,), error))
+        raise_all("objectives", problems)
+        names = entry_names(block["method"] for block in blocks)
+        return [{**block, "name": name} for block, name in zip(blocks, names, strict=True)]
 
 
 RECIPES: dict[str, type[Recipe]] = {"distill": DistillRecipe}

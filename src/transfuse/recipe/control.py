@@ -1,0 +1,46 @@
+"""What identifies a control: the resolved recipe without all that transfers, so that equal controls are trained once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
+from transfuse.recipe.schema import DistillRecipe, ObjectiveBlock, Recipe, parse_objective
+
+_NOT_THE_CONTROLS = ("teachers", "out", "control", "cache", "budget", "samples")
+
+
+def control_key_values(recipe: Recipe) -> dict[str, Any]:
+    """The values that decide the control's bits, for hashing.
+
+    Teachers, objectives that transfer, and keys about output are left out. Weights of the label objectives are divided by their sum:
+    the control has the same loss whatever share the labels had beside the teacher.
+
+    Args:
+        recipe: a resolved recipe.
+    """
+    assert isinstance(recipe, DistillRecipe)
+    values = recipe.model_dump()
+    for key in _NOT_THE_CONTROLS:
+        values.pop(key)
+    values["objectives"] = [block.model_dump() for block in control_objectives(recipe)]
+    return values
+
+
+def control_objectives(recipe: DistillRecipe) -> list[ObjectiveBlock]:
+    """The label objectives of a resolved recipe, weights normalised; the task's default one where the recipe has none.
+
+    A single one has weight 1. Of several, fixed weights are divided by their sum; weights that change over the run stay as they are.
+    """
+    assert isinstance(recipe.objectives, list), "the recipe is not resolved"
+    kept = [block for block in recipe.objectives if not card_of(block.method).transfers]
+    if not kept or all(block.weight == 0 for block in kept):
+        assert recipe.data.task != "auto", "the recipe is not resolved"
+        kept = [ObjectiveBlock(**parse_objective(LABEL_OBJECTIVE[recipe.data.task]))]
+    if len(kept) == 1:
+        return [kept[0].model_copy(update={"weight": 1.0})]
+    weights = [block.weight for block in kept]
+    if not all(isinstance(weight, (int, float)) for weight in weights):
+        return kept
+    total = sum(weight for weight in weights if isinstance(weight, (int, float)))
+    return [block.model_copy(update={"weight": weight / total}) for block, weight in zip(kept, weights, strict=True)]  # type: ignore[operator]

@@ -1,0 +1,93 @@
+"""Objectives against facts: which are meant, who answers for them, and why one is refused before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transfuse import objectives
+from transfuse.core.card import Card, TaskName
+from transfuse.core.registry import did_you_mean
+from transfuse.recipe.facts import Facts
+from transfuse.recipe.forms import entry_names
+from transfuse.recipe.schema import parse_objective
+
+DEFAULT_TERMS: dict[TaskName, dict[str, dict[str, Any]]] = {
+    "classification": {"cross_entropy": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "softmax"}},
+    "multilabel": {"bce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "bernoulli"}},
+    "regression": {"mse": {"weight": 0.5}, "logit_mse": {"weight": 0.5}},
+}
+LABEL_OBJECTIVE: dict[TaskName, str] = {task: next(iter(terms)) for task, terms in DEFAULT_TERMS.items()}
+_NETWORK_NEEDS = {
+    "teacher.features": "inner features",
+    "teacher.head": "the last layer",
+    "teacher.batchnorm": "BatchNorm statistics",
+}
+
+
+def card_of(method: str, facts: Facts | None = None) -> Card:
+    """The card of an objective by name, or of one that was handed over as an object."""
+    if method.startswith("live:"):
+        return facts.live_cards[method] if facts and method in facts.live_cards else Card(title=method, needs=("teacher.logits",))
+    return objectives.card(method)
+
+
+def default_blocks(task: TaskName) -> list[dict[str, Any]]:
+    """The task's default terms as dumps of ObjectiveBlocks."""
+    return [parse_objective({name: settings}) for name, settings in DEFAULT_TERMS[task].items()]
+
+
+def expanded(blocks: list[dict[str, Any]], task: TaskName) -> list[dict[str, Any]]:
+    """`auto` entries replaced by the task's default terms, of which other entries of the same name take the place."""
+    if not any(block["method"] == "auto" for block in blocks):
+        return blocks
+    given = {block["name"]: block for block in blocks if block["method"] != "auto"}
+    found = []
+    for block in default_blocks(task):
+        own = given.pop(block["name"], None)
+        if own is not None and own["weight"] == "auto":
+            own = {**own, "weight": block["weight"]}
+        found.append(own or block)
+    found += given.values()
+    names = entry_names(block["method"] for block in found)
+    return [{**block, "name": name} for block, name in zip(found, names, strict=True)]
+
+
+def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
+    """Why an objective can't be used here, in sentences; empty when it can."""
+    card = card_of(block["method"], facts)
+    name, task = block["method"], facts.task
+    found = []
+    if task not in card.tasks:
+        others = [entry for entry in DEFAULT_TERMS[task] if entry != name]
+        found.append(f"is defined for {' and '.join(card.tasks)}, and the task is {task}; for that there are {' and '.join(others)}")
+    if card.transfers and not facts.teachers:
+        found.append("needs a teacher, and the recipe has none; add teacher: SOURCE")
+    if {"labels", "hard_labels"} & set(card.needs) and not facts.n_labelled:
+        found.append("needs labels, and no sample of the training part has one; leave it out")
+    if "domains" in card.needs:
+        found.append("needs samples of a source and a target domain, which this job doesn't have")
+    found += _teacher_refusals(block, card, facts)
+    if block["parameters"].get("distribution") == "softmax" and (task == "multilabel" or facts.n_classes == 1):
+        why = "several labels can be true at once" if task == "multilabel" else "a softmax over one logit is always 1"
+        found.append(f"distribution: softmax doesn't fit: {why}; use distribution: bernoulli")
+    return found
+
+
+def _teacher_refusals(block: dict[str, Any], card: Card, facts: Facts) -> list[str]:
+    asked = block["teacher"]
+    if asked is None:
+        names = list(facts.teachers) if card.transfers else []
+    else:
+        names = [asked] if isinstance(asked, str) else list(asked)
+        if not card.transfers and names:
+            return ["asks no teacher; remove the key teacher"]
+    found = []
+    for name in names:
+        if name not in facts.teachers:
+            known = ", ".join(facts.teachers) or "none"
+            found.append(f"there is no teacher '{name}'{did_you_mean(name, facts.teachers)}; known: {known}")
+        elif name in facts.tables:
+            missing = [words for need, words in _NETWORK_NEEDS.items() if need in card.needs]
+            if missing:
+                found.append(f"needs {' and '.join(missing)} of teacher '{name}', which is a table of predictions and has none")
+    return found
