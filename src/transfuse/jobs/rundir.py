@@ -82,11 +82,11 @@ class RunDir:
     card = property(lambda self: self.path / "README.md")
     traceback = property(lambda self: self.path / "traceback.txt")
 
-    def create(self) -> None:
-        """Makes the folder for a new run.
+    def refuse_occupied(self) -> None:
+        """Looks whether a new run may be written here, without touching anything.
 
         Raises:
-            RunError: it holds another run or other files, or can't be written.
+            RunError: the path is a file, or the folder holds another run or other files.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError("is a file, not a folder", where=str(self.path), fix="choose another folder with out=FOLDER")
@@ -96,6 +96,14 @@ class RunDir:
             raise RunError(f"the folder holds {state}", where=str(self.path), fix=fix)
         if self.path.exists() and any(self.path.iterdir()):
             raise RunError("the folder is not empty", where=str(self.path), fix="choose an empty or new folder with out=FOLDER")
+
+    def create(self) -> None:
+        """Makes the folder for a new run.
+
+        Raises:
+            RunError: it is occupied, or can't be written.
+        """
+        self.refuse_occupied()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"

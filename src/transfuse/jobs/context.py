@@ -1,0 +1,119 @@
+"""What the steps of one job hand to each other, and the run that they leave behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfuse.core import ranks
+from transfuse.core.protocols import Reporter, Silent
+from transfuse.core.types import DataSet, Progress
+from transfuse.jobs.rundir import RunDir, write_json
+
+
+@dataclass
+class Live:
+    """Objects that the caller handed over in place of the recipe's strings, by recipe key."""
+
+    data: Any = None
+    student: nn.Module | None = None
+    teachers: Mapping[str, nn.Module] = field(default_factory=dict)
+    objectives: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """One job while it runs.
+
+    Attributes:
+        rundir: where it writes.
+        reporter: who is told.
+        device: where networks run.
+        live: objects in place of strings.
+        notes: what was said, kept for the report.
+        while_training: called with every line of progress; keeps figures that a kill would lose.
+    """
+
+    rundir: RunDir
+    reporter: Reporter = field(default_factory=Silent)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    live: Live = field(default_factory=Live)
+    notes: list[str] = field(default_factory=list)
+    while_training: Callable[[], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Tells the user and keeps it for the report; once, however often it is said."""
+        if text not in self.notes:
+            self.notes.append(text)
+            if ranks.rank() == 0:
+                self.reporter.say(text)
+
+    def listen(self, progress: Progress) -> None:
+        """A training loop's listener."""
+        if progress.note:
+            self.say(progress.note)
+        if self.while_training is not None:
+            self.while_training()
+        if ranks.rank() == 0:
+            self.reporter.progress(progress)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Remembers a figure across an interruption (seconds, forwards)."""
+        ledger = self.ledger
+        ledger[name] = value
+        if ranks.rank() == 0:
+            write_json(self.rundir.path / "ledger.json", ledger)
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        path = self.rundir.path / "ledger.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        path: its folder.
+        student: the trained network, if it is at hand; else it is opened from the folder.
+    """
+
+    def __init__(self, path: str | Path, student: nn.Module | None = None):
+        self.path = Path(path)
+        self._student = student
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """summary.json as a dictionary."""
+        return RunDir(self.path).read_summary()
+
+    @property
+    def report(self) -> Path:
+        """report.html."""
+        return RunDir(self.path).report
+
+    @property
+    def student(self) -> nn.Module:
+        """The trained student as a plain nn.Module in eval mode: preprocessed inputs in, logits out."""
+        if self._student is None:
+            from transfuse.core.types import ModelRequest
+            from transfuse.models import open_model
+
+            self._student = open_model(f"run:{self.path}", ModelRequest()).network
+        return self._student
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def split_ready(data: DataSet) -> str:
+    """One line on the sizes of a data set's parts."""
+    extra = f", {len(data.unlabelled)} unlabelled" if data.unlabelled is not None else ""
+    return f"{data.source}: {len(data.train)} train{extra}, {len(data.val)} validation, {len(data.test)} test samples"

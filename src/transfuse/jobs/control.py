@@ -1,0 +1,94 @@
+"""The control: the same student, initial bits, data order, views and number of steps, with nothing transferred. Kept and reused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transfuse import models
+from transfuse.core.types import DataSet, Model, ModelRequest, Samples, WeightedObjective
+from transfuse.engine.teacher_cache import key
+from transfuse.errors import RecipeError
+from transfuse.jobs.context import Context
+from transfuse.jobs.rundir import RunDir, remove
+from transfuse.jobs.training import Lesson, teach, views_of
+from transfuse.recipe.control import control_key_values
+from transfuse.recipe.schema import DistillRecipe
+
+
+def control_key(recipe: DistillRecipe, data: DataSet, student: Model) -> str:
+    """Of all that decides a control's bits: the resolved recipe without what is transferred, the data, the student's initial weights."""
+    parts = {"train": data.train, "val": data.val, "test": data.test, "unlabelled": data.unlabelled}
+    contents = {name: samples.fingerprint for name, samples in parts.items() if samples is not None}
+    labels = {name: samples.labels for name, samples in parts.items() if samples is not None}
+    weights = key.hash_tensors(dict(student.network.state_dict()))
+    return key.combine(recipe=control_key_values(recipe), data=contents, labels=key.hash_tensors(labels), weights=weights)
+
+
+def obtain(
+    context: Context, recipe: DistillRecipe, data: DataSet, student: Model, pool: Samples, objectives: Sequence[WeightedObjective]
+) -> Model | None:
+    """The trained control, by the recipe's `control`: reused, trained, taken from another run, or None.
+
+    Args:
+        context: the job.
+        recipe: resolved.
+        data: with all parts.
+        student: a second copy of the untrained student; becomes the control.
+        pool: the student's training pool.
+        objectives: label terms only.
+    """
+    folder = context.rundir.control
+    if recipe.control == "none":
+        context.say("control: none, so the report can't say what distillation was worth")
+        return None
+    if recipe.control not in ("reuse", "train"):
+        return _of_run(context, recipe.control)
+    if (folder / "student.safetensors").exists():
+        return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
+    stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
+    if recipe.control == "reuse" and (stored / "student.safetensors").exists():
+        remove(folder)
+        shutil.copytree(stored, folder)
+        trained = json.loads((folder / "student.json").read_text()).get("created", "earlier")
+        context.say(f"control: reused, the same student was trained from labels {trained}")
+        return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
+    folder.mkdir(parents=True, exist_ok=True)
+    lesson = Lesson("control", pool, objectives, recipe.train, recipe.seed, folder / "metrics.jsonl")
+    outcome = teach(context, student, data, lesson, views_of(recipe.augment))
+    context.keep("seconds.control", outcome.seconds)
+    models.save_model(student, folder / "student.safetensors", {"stopped": outcome.stopped, "best_step": outcome.best_step})
+    _store(folder, stored)
+    return student
+
+
+def _store(folder: Path, stored: Path) -> None:
+    """Copies the control into the cache; whoever comes second keeps the first."""
+    if stored.exists():
+        return
+    temporary = stored.with_name(f".{stored.name}.{os.getpid()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, temporary)
+    try:
+        temporary.rename(stored)
+    except OSError:  # another process was faster
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _of_run(context: Context, path: str) -> Model:
+    run = RunDir(path)
+    if not run.student.exists():
+        fix = "choose reuse, train, none, or the folder of a finished run"
+        raise RecipeError(f"{path} is not the folder of a finished run", where="control", fix=fix)
+    source = f"run:{path}#control" if (run.control / "student.safetensors").exists() else f"run:{path}"
+    context.say(f"control: {source}")
+    return models.open_model(source, ModelRequest())
+
+
+def stopped_note(name: str, outcome: Any) -> str | None:
+    """A sentence on a training run that ended early."""
+    return f"{name} stopped early: {outcome.stopped}" if outcome.stopped else None

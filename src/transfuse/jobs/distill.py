@@ -1,0 +1,167 @@
+"""transfuse distill: recipe -> data -> check -> models -> objectives -> engine -> evaluate -> report, in this order.
+
+Every stage leaves a file and is skipped where its file is there, so resuming a run is running it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transfuse import models
+from transfuse.core import ranks
+from transfuse.core.protocols import Reporter
+from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
+from transfuse.data import samples as pools
+from transfuse.engine import parallel
+from transfuse.jobs import control, finish, opening, terms
+from transfuse.jobs.answers import Oracle, teachers_on
+from transfuse.jobs.context import Context, Live, Run, split_ready
+from transfuse.jobs.networks import open_student, open_teacher
+from transfuse.jobs.rundir import RunDir
+from transfuse.jobs.training import Lesson, teach, views_of
+from transfuse.recipe.control import control_objectives
+from transfuse.recipe.schema import DistillRecipe
+
+
+def run(
+    recipe: DistillRecipe, reporter: Reporter | None = None, recipe_text: str | None = None, live: Live | None = None
+) -> Run:
+    """Runs a new distillation.
+
+    Args:
+        recipe: as the user wrote it; `auto` values are resolved here.
+        reporter: who is told what goes on; None: nobody.
+        recipe_text: the user's YAML, kept word for word.
+        live: objects in place of strings.
+
+    Raises:
+        TransfuseError: the user's input has to change.
+        KeyboardInterrupt: interrupted; the run folder can be resumed.
+    """
+    began = time.monotonic()
+    context, recipe, data = opening.begin(recipe, reporter, recipe_text, live)
+    return _run(context, recipe, data, began)
+
+
+def resume(context: Context, recipe: DistillRecipe) -> Run:
+    """Goes on with a run from its resolved recipe."""
+    began = time.monotonic()
+    data = opening.open_data_of(recipe, context)
+    return _run(context, recipe, data, began)
+
+
+def _run(context: Context, recipe: DistillRecipe, data: DataSet, began: float) -> Run:
+    context.say(split_ready(data))
+    earlier = context.ledger.get("seconds.before", 0.0)
+    try:
+        return _stages(context, recipe, data, began)
+    finally:
+        context.keep("seconds.before", earlier + time.monotonic() - began)
+
+
+def _stages(context: Context, recipe: DistillRecipe, data: DataSet, began: float) -> Run:
+    pool = training_pool(data)
+    oracles = obtain_teachers(context, recipe, data)
+
+    untrained = open_student(recipe.student, data, recipe.seed, context.live.student)
+    label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]
+    baseline = control.obtain(context, recipe, data, untrained, pool, label_terms)
+
+    student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
+    student = obtain_student(context, recipe, data, student, objectives, oracles)
+
+    finish.evaluate(context, recipe, data, student, baseline, oracles, began)
+    if ranks.rank() == 0:
+        finish.report(context)
+    parallel.stop()
+    return Run(context.rundir.path, student.network)
+
+
+def training_pool(data: DataSet) -> Samples:
+    """Labelled and unlabelled training samples in one; regression labels in standard deviations from the mean."""
+    pool = data.train if data.unlabelled is None else pools.concat(data.train, data.unlabelled)
+    return standardised(pool, data)
+
+
+def standardised(samples: Samples, data: DataSet) -> Samples:
+    """The samples with regression labels as networks predict them: (y - mean) / std."""
+    if data.target is None:
+        return samples
+    labels = samples.labels
+    return pools.relabel(samples, (labels - labels.new_tensor(data.target.mean)) / labels.new_tensor(data.target.std))
+
+
+def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet) -> dict[str, Oracle]:
+    """Opens every teacher, and trains those that the recipe trains."""
+    oracles = {}
+    for name, block in recipe.teachers.items():
+        path = teacher_path(context.rundir, name)
+        if path.exists():
+            model = models.open_model(f"file:{path}", opening.plain_request())
+        else:
+            model = open_teacher(name, block, data, recipe.seed, context.live.teachers.get(name), block.train is not None)
+            if block.train is not None:
+                train_teacher(context, recipe, data, name, model)
+        precision = recipe.train.precision
+        if model.module is not None:
+            model.module.to(context.device)
+        oracles[name] = Oracle(name, model, data, recipe.cache, precision, context.device)
+    return oracles
+
+
+def teacher_path(rundir: RunDir, name: str) -> Path:
+    """Where a teacher that was trained here is kept."""
+    return rundir.teacher if name == "teacher" else rundir.path / f"teacher_{name}.safetensors"
+
+
+def train_teacher(context: Context, recipe: DistillRecipe, data: DataSet, name: str, model: Model) -> None:
+    """Trains a teacher on the labels and keeps it."""
+    train = recipe.teachers[name].train
+    assert train is not None
+    pool = standardised(data.train, data)
+    objectives = [terms.build(block, (), {}) for block in control_objectives(recipe)]
+    lesson = Lesson(name, pool, objectives, train, recipe.seed, context.rundir.metrics)
+    outcome = teach(context, model, data, lesson, views_of(recipe.augment))
+    model.pretrained = True
+    context.keep(f"seconds.{name}", outcome.seconds)
+    if note := control.stopped_note(name, outcome):
+        context.say(note)
+    if ranks.rank() == 0:
+        models.save_model(model, teacher_path(context.rundir, name), {"best_step": outcome.best_step})
+    ranks.barrier()
+
+
+def obtain_student(
+    context: Context,
+    recipe: DistillRecipe,
+    data: DataSet,
+    student: Model,
+    objectives: Sequence[WeightedObjective],
+    oracles: Mapping[str, Oracle],
+) -> Model:
+    """Trains the student, or opens it where it is trained already."""
+    if context.rundir.student.exists():
+        return models.open_model(f"run:{context.rundir.path}", opening.plain_request())
+    pool = training_pool(data)
+    channels_last = recipe.train.channels_last is True and data.modality == "image"
+    teachers = teachers_on(oracles, pool, channels_last)
+    lesson = Lesson("student", pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, teachers)
+    before = context.ledger.get("teacher_forwards", 0)
+
+    def keep_forwards() -> None:
+        context.keep("teacher_forwards", before + sum(oracle.asked() for oracle in oracles.values()))
+
+    context.while_training = keep_forwards
+    outcome = teach(context, student, data, lesson, views_of(recipe.augment))
+    context.while_training = None
+    keep_forwards()
+    context.keep("seconds.student", outcome.seconds)
+    if note := control.stopped_note("student", outcome):
+        context.say(note)
+    if ranks.rank() == 0:
+        models.save_model(student, context.rundir.student, {"stopped": outcome.stopped, "best_step": outcome.best_step})
+    ranks.barrier()
+    return student

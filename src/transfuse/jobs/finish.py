@@ -1,0 +1,141 @@
+"""The end of a job: predictions, metrics, costs, summary.json, report and card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfuse.core import ranks
+from transfuse.core.types import DataSet, Model, Samples
+from transfuse.evaluate import cost, metrics
+from transfuse.evaluate.predict import original_units, predict
+from transfuse.evaluate.summary import model_summary, transfer_summary
+from transfuse.jobs.answers import Oracle
+from transfuse.jobs.context import Context
+from transfuse.jobs.rundir import replacing, write_json
+from transfuse.recipe.schema import DistillRecipe
+from transfuse.report import card, page
+
+Ask = Callable[[Samples], Tensor]
+GALLERY = 256  # raw test inputs kept for galleries
+
+
+def evaluate(
+    context: Context,
+    recipe: DistillRecipe,
+    data: DataSet,
+    student: Model,
+    control: Model | None,
+    oracles: Mapping[str, Oracle],
+    began: float,
+) -> None:
+    """Writes predictions and summary.json. The test split is looked at here and nowhere else."""
+    if ranks.rank() != 0:
+        return
+    threads = recipe.budget.threads
+    outputs = {"student": keep_predictions(context, data, "student", asking(student))}
+    models = {"student": summary_of(data, outputs["student"], measured(student, data, threads))}
+    if control is not None:
+        outputs["control"] = keep_predictions(context, data, "control", asking(control))
+        models["control"] = summary_of(data, outputs["control"], measured(control, data, threads))
+    before = sum(oracle.asked() for oracle in oracles.values())
+    said, teachers = {}, {}
+    for name, oracle in oracles.items():
+        said[name] = keep_predictions(context, data, name, oracle.outputs)
+        teachers[name] = summary_of(data, said[name], oracle.cost(threads))
+    forwards = context.ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before
+    name, higher = metrics.primary(data.task)
+    ledger = context.ledger
+    summary = {
+        "job": recipe.job,
+        "task": data.task,
+        "seed": recipe.seed,
+        "primary": {"name": name, "higher_is_better": higher},
+        "models": models,
+        "teachers": teachers,
+        "sources": {},
+        "transfer": transfer_summary(data.task, data.test.labels.numpy(), outputs["student"], outputs.get("control"), said or None),
+        "teacher_forwards": forwards,
+        "seconds": {
+            "train": round(ledger.get("seconds.student", 0.0), 3),
+            "total": round(ledger.get("seconds.before", 0.0) + time.monotonic() - began, 3),
+        },
+        "budget": budget(recipe, models["student"]),
+    }
+    if recipe.samples:
+        keep_samples(context, data, outputs, said)
+    write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
+    write_json(context.rundir.summary, summary)
+
+
+def report(context: Context) -> None:
+    """Writes report.html and README.md from what the folder holds."""
+    page.write(context.rundir.path)
+    card.write(context.rundir.path)
+    context.reporter.result(context.rundir.read_summary(), context.rundir.path)
+
+
+def asking(model: Model) -> Ask:
+    """A function from samples to the model's outputs."""
+    assert model.preprocess is not None
+    preprocess = model.preprocess
+
+    def ask(samples: Samples) -> Tensor:
+        device = next((parameter.device for parameter in model.network.parameters()), torch.device("cpu"))
+        return predict(model.network, samples, preprocess, device=device)
+
+    return ask
+
+
+def keep_predictions(context: Context, data: DataSet, name: str, ask: Ask) -> np.ndarray:
+    """predictions/NAME.npz for the test and validation parts; returns the test part's outputs, regression in original units."""
+    content: dict[str, np.ndarray] = {}
+    for prefix, samples in (("", data.test), ("val_", data.val)):
+        outputs = ask(samples)
+        if data.target is not None:
+            outputs = original_units(outputs, data.target)
+        content |= {f"{prefix}ids": samples.ids, f"{prefix}labels": samples.labels.numpy(), f"{prefix}outputs": outputs.numpy()}
+    with replacing(context.rundir.predictions / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **content)
+    return content["outputs"]
+
+
+def summary_of(data: DataSet, outputs: np.ndarray, costs: Mapping[str, Any] | None) -> dict[str, Any]:
+    return model_summary(data.task, outputs, data.test.labels.numpy(), costs, data.target)
+
+
+def measured(model: Model, data: DataSet, threads: int) -> dict[str, Any]:
+    """Cost of a student: on the CPU, which is where a small device would run it."""
+    assert model.preprocess is not None
+    return cost.measure(model.network.to("cpu"), data.train.exact([0], model.preprocess), threads=threads)
+
+
+def budget(recipe: DistillRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, what it is, and whether it is met; empty where nothing was asked."""
+    latency = student["latency_ms"]["batch_1"]["p50"]
+    asked = {"bytes": (recipe.budget.bytes, student["bytes"]), "latency_ms": (recipe.budget.latency_ms, latency)}
+    return {name: {"asked": limit, "is": value, "met": value <= limit} for name, (limit, value) in asked.items() if limit is not None}
+
+
+def keep_samples(context: Context, data: DataSet, outputs: Mapping[str, np.ndarray], said: Mapping[str, np.ndarray]) -> None:
+    """A few raw test inputs: first those on which student and teacher disagree, then others, in the order of the split."""
+    chosen = np.arange(len(data.test))
+    if data.target is None and said and outputs["student"].shape[1] > 1:
+        disagree = outputs["student"].argmax(1) != next(iter(said.values())).argmax(1)
+        chosen = np.concatenate([np.flatnonzero(disagree), np.flatnonzero(~disagree)])
+    chosen = chosen[:GALLERY]
+    inputs = data.test.raw(torch.from_numpy(chosen)).numpy()
+    with replacing(context.rundir.samples / "samples.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, ids=data.test.ids[chosen], inputs=inputs)
+
+
+def known_reasons(context: Context) -> dict[str, str]:
+    path = Path(context.rundir.path) / "reasons.json"
+    return json.loads(path.read_text(encoding="utf-8"))["auto"] if path.exists() else {}

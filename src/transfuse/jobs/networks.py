@@ -1,0 +1,158 @@
+"""Opening a job's networks and making their outputs mean what the data mean."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfuse import models
+from transfuse.core import seeds
+from transfuse.core.preprocess import Preprocess
+from transfuse.core.types import DataSet, Model, ModelRequest, Target
+from transfuse.errors import ModelError
+from transfuse.recipe.schema import ModelBlock
+
+
+class Rescaled(nn.Module):
+    """Regression outputs of one scaling turned into another: (y * std + mean), standardised anew.
+
+    Args:
+        inner: predicts in units of `given`.
+        given: scaling that the network was trained with.
+        wanted: scaling of the data at hand.
+    """
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, inner: nn.Module, given: Target, wanted: Target):
+        super().__init__()
+        self.inner = inner
+        old_mean, old_std = torch.tensor(given.mean), torch.tensor(given.std)
+        mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
+        self.register_buffer("factor", old_std / std)
+        self.register_buffer("shift", (old_mean - mean) / std)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.inner(inputs) * self.factor + self.shift
+
+
+def request_for(block: ModelBlock, data: DataSet, seed: int, fresh: bool) -> ModelRequest:
+    """What a model source is asked for; a fresh network gets as many outputs as the data have."""
+    return ModelRequest(
+        outputs=data.outputs if fresh else None,
+        input_shape=data.input_shape,
+        architecture=block.architecture,
+        options=dict(block.options),
+        trusted=block.trusted,
+        seed=seed,
+        task=data.task,
+    )
+
+
+def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None) -> Model:
+    """The student with its initial weights: the same bits for the same seed, so for the control too.
+
+    Raises:
+        ModelError: unknown, or its outputs don't match the data.
+    """
+    if live is not None:
+        model = models.open_model(copy.deepcopy(live), ModelRequest())
+    else:
+        model = models.open_model(block.source, request_for(block, data, seeds.derive(seed, "init", "student"), fresh=True))
+    model.preprocess = preprocess_of(block, model, data)
+    model.classes, model.target = list(data.classes) or None, data.target
+    check_outputs(model, data, "student")
+    return model
+
+
+def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None, trained_here: bool) -> Model:
+    """A teacher whose outputs are in the data's class order (or scaling).
+
+    Raises:
+        ModelError: unknown, untrained, or its outputs don't match the data.
+    """
+    if live is not None:
+        model = models.open_model(live, ModelRequest())
+    else:
+        request = request_for(block, data, seeds.derive(seed, "init", name), fresh=trained_here)
+        if block.source.startswith("builtin:"):
+            request.outputs = data.outputs
+        model = models.open_model(block.source, request)
+    if model.module is not None and not model.pretrained and not trained_here:
+        fix = f"train it here with teachers.{name}.train={{epochs: 30}}, or give a source with weights (file:, run:, timm: with a tag)"
+        raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", where=f"teachers.{name}", fix=fix)
+    model.preprocess = preprocess_of(block, model, data)
+    if trained_here:
+        model.classes, model.target = list(data.classes) or None, data.target
+    else:
+        model = align(model, data, block.classes)
+    check_outputs(model, data, f"teachers.{name}")
+    return model
+
+
+def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | None) -> Model:
+    """Outputs in the data's class order, or in its regression scaling."""
+    if data.target is None:
+        return models.fit_to_classes(model, data.classes, mapping)
+    if model.target is not None and (model.target.mean, model.target.std) != (data.target.mean, data.target.std) and model.module is not None:
+        model.module = Rescaled(model.module, model.target, data.target)
+    return model
+
+
+def preprocess_of(block: ModelBlock, model: Model, data: DataSet) -> Preprocess:
+    """The recipe's, else the model's own, else the data's statistics."""
+    if block.preprocess is not None:
+        return Preprocess.from_dict(block.preprocess)
+    return model.preprocess or data.preprocess
+
+
+def check_outputs(model: Model, data: DataSet, where: str) -> None:
+    """Runs one sample through the network.
+
+    Raises:
+        ModelError: it can't take the inputs, or predicts another number of values than the data have.
+    """
+    if model.table is not None:
+        outputs = model.table[1].shape[-1]
+    else:
+        prepared = example(model, data)
+        try:
+            with torch.no_grad():
+                answer = model.network.eval()(prepared)
+        except (RuntimeError, ValueError, TypeError) as error:
+            what = f"{model.source} can't take inputs of shape {tuple(prepared.shape)}: {str(error).splitlines()[0]}"
+            raise ModelError(what, where=where, fix="set its preprocess (size, channels), or choose another model") from error
+        if not isinstance(answer, Tensor) or answer.ndim != 2:
+            got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise ModelError(f"{model.source} gives {got}; logits of shape [batch, {data.outputs}] are needed", where=where)
+        outputs = answer.shape[-1]
+    single_logit = data.task == "classification" and data.outputs == 2 and outputs == 1
+    if outputs != data.outputs and not single_logit:
+        kind = "targets" if data.target else "classes"
+        what = f"{model.source} predicts {outputs} values, the data have {data.outputs} {kind}"
+        raise ModelError(what, where=where, fix="name the outputs to use: classes: {name: output number, ...}")
+
+
+def example(model: Model, data: DataSet) -> Tensor:
+    """One preprocessed sample, [1, ...]."""
+    assert model.preprocess is not None
+    return data.train.exact([0], model.preprocess)
+
+
+def sizes_asked(blocks: Mapping[str, ModelBlock]) -> tuple[int, ...]:
+    """Sides in pixels that a job's models say they want, without building them for the data."""
+    found: list[int] = []
+    for block in blocks.values():
+        size: Any = (block.preprocess or {}).get("size")
+        if size is None and not block.source.startswith(("builtin:", "predictions:", "live:")):
+            request = ModelRequest(architecture=block.architecture, options=dict(block.options), trusted=block.trusted)
+            preprocess = models.open_model(block.source, request).preprocess
+            size = preprocess.size if preprocess is not None else None
+        if size is not None:
+            found.append(int(size if isinstance(size, int) else max(size)))
+    return tuple(found)

@@ -1,0 +1,52 @@
+"""transfuse resume: goes on with an interrupted run from its folder; the result has the same bits as an uninterrupted one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfuse.core.protocols import Reporter
+from transfuse.errors import RunError
+from transfuse.jobs import distill
+from transfuse.jobs.context import Live, Run
+from transfuse.jobs.opening import reopen
+from transfuse.recipe.load import load
+from transfuse.recipe.schema import DistillRecipe
+
+
+def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None = None) -> Run:
+    """Finishes a run.
+
+    Args:
+        path: its folder.
+        reporter: who is told; None: nobody.
+        live: the objects that the run was started with, where it was started from Python.
+
+    Raises:
+        RunError: no such run, it is finished, or it needs live objects that were not given.
+    """
+    context = reopen(path, reporter, live)
+    if context.rundir.summary.exists():
+        raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
+    recipe = load(context.rundir.resolved)
+    assert isinstance(recipe, DistillRecipe)
+    missing = missing_live(recipe, context.live)
+    if missing:
+        named = ", ".join(f"{key}=..." for key in missing)
+        fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
+        raise RunError(f"the run was started with live objects: {', '.join(missing)}", where=str(path), fix=fix)
+    return distill.resume(context, recipe)
+
+
+def missing_live(recipe: DistillRecipe, live: Live) -> list[str]:
+    """Recipe keys whose live object is not at hand."""
+    missing = ["data"] if recipe.data.source.startswith("live") and live.data is None else []
+    if recipe.student.source.startswith("live") and live.student is None:
+        missing.append("student")
+    missing += [
+        name if name == "teacher" else f"teachers.{name}"
+        for name, block in recipe.teachers.items()
+        if block.source.startswith("live") and name not in live.teachers
+    ]
+    if any(block.method.startswith("live") and block.name not in live.objectives for block in recipe.objectives):
+        missing.append("objectives")
+    return missing

@@ -1,0 +1,63 @@
+"""A recipe's objectives as weighted modules, for the student and for its control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from transfuse import objectives
+from transfuse.core.card import Card
+from transfuse.core.types import WeightedObjective
+from transfuse.engine.schedule import weight_function
+from transfuse.errors import RecipeError
+from transfuse.recipe.schema import ObjectiveBlock
+
+
+def build(block: ObjectiveBlock, teachers: Sequence[str], live: Mapping[str, nn.Module]) -> WeightedObjective:
+    """One entry of the recipe's list.
+
+    Raises:
+        RecipeError: its parameters contradict each other.
+    """
+    if block.name in live:
+        objective, card = live[block.name], card_of(live[block.name])
+    else:
+        card = objectives.card(block.method)
+        try:
+            objective = objectives.get(block.method)(**block.parameters)
+        except ValueError as error:
+            raise RecipeError(str(error), where=f"objectives.{block.name}") from error
+    asked = (block.teacher,) if isinstance(block.teacher, str) else tuple(block.teacher or teachers)
+    if isinstance(block.weight, str):
+        raise TypeError(f"objectives.{block.name}.weight was not resolved")
+    return WeightedObjective(
+        name=block.name,
+        objective=objective,
+        card=card,
+        weight=weight_function(block.weight),
+        teachers=asked if card.transfers else (),
+        student_taps=_paths(block.student_tap),
+        teacher_taps=_paths(block.teacher_tap),
+    )
+
+
+def card_of(objective: nn.Module) -> Card:
+    """The CARD of the file that defines an objective; a live one may carry its own as `card`.
+
+    Raises:
+        RecipeError: there is none, so nobody can tell what it needs.
+    """
+    import sys
+
+    own: Any = getattr(objective, "card", None)
+    card = own if isinstance(own, Card) else getattr(sys.modules[type(objective).__module__], "CARD", None)
+    if not isinstance(card, Card):
+        fix = "give it an attribute `card = Card(...)` (transfuse.core.card) that says its level and needs"
+        raise RecipeError(f"{type(objective).__name__} has no card", where="objectives", fix=fix)
+    return card
+
+
+def _paths(tap: str | list[str] | None) -> tuple[str, ...]:
+    return (tap,) if isinstance(tap, str) else tuple(tap or ())

@@ -1,0 +1,150 @@
+"""Training one network of a job: from recipe blocks to a running loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfuse.core import ranks
+from transfuse.core.protocols import Evaluate, Teacher, Views
+from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
+from transfuse.data.views import BatchViews
+from transfuse.engine.checkpoint import Checkpoints
+from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, free_memory_bytes
+from transfuse.engine.loop import Loop, Outcome, Settings
+from transfuse.engine.order import Order
+from transfuse.engine.steppers.supervised import Supervised
+from transfuse.engine.track import Jsonl
+from transfuse.evaluate import metrics
+from transfuse.evaluate.predict import evaluation_mode, original_units, predict
+from transfuse.jobs.context import Context
+from transfuse.recipe.schema import AugmentBlock, TrainBlock
+
+
+@dataclass
+class Lesson:
+    """What one network is to learn from.
+
+    Attributes:
+        name: student, control or the teacher's name: its lines in metrics.jsonl, its checkpoints.
+        pool: training samples; regression labels already standardised.
+        objectives: terms of the loss.
+        train: the recipe's block, resolved.
+        seed: of order and dropout.
+        metrics: the file that is logged to.
+        teachers: given the loader, the teachers by name.
+    """
+
+    name: str
+    pool: Samples
+    objectives: Sequence[WeightedObjective]
+    train: TrainBlock
+    seed: int
+    metrics: Path
+    teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
+
+
+def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: Views) -> Outcome:
+    """Trains the model in place (resuming where a checkpoint stands) and leaves the selected weights in it."""
+    train, network = lesson.train, model.network.to(context.device)
+    channels_last = bool(train.channels_last) and data.modality == "image"
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = min(train.batch_size, len(lesson.pool))
+    order = Order(len(lesson.pool), batch_size, lesson.seed, ranks.rank(), ranks.world_size())
+    workers = train.workers if isinstance(train.workers, int) else 0
+    loader = build_loader(lesson.pool, views, order, context.device, train.loader, workers)
+    teachers = lesson.teachers(loader) if lesson.teachers else {}
+    assert model.preprocess is not None
+    stepper = Supervised(
+        network,
+        model.preprocess,
+        lesson.objectives,
+        teachers,
+        precision=train.precision,
+        channels_last=channels_last,
+        forward=torch.compile(network) if train.compile is True else None,
+    ).to(context.device)
+    folder = context.rundir.checkpoints / lesson.name
+    metric = train.stop.metric or metrics.primary(data.task)[0]
+    loop = Loop(
+        stepper,
+        loader,
+        settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)),
+        evaluate=validator(model, data, context.device, metric),
+        checkpoints=Checkpoints(folder),
+        track=Jsonl(lesson.metrics, lesson.name),
+        listen=context.listen,
+    )
+    for note in loop.notes:
+        context.say(note)
+    outcome = loop.fit()
+    network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return outcome
+
+
+def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher: bool) -> Settings:
+    """The loop's plain values from the recipe's block."""
+    steps = train.steps or order.steps(train.epochs or 30.0)
+    per_epoch = order.pool_size / order.batch_size
+    optimizer, schedule = next(iter(train.optimizer.items())), next(iter(train.schedule.items()))
+    return Settings(
+        steps=steps,
+        seed=seed,
+        optimizer=optimizer,
+        schedule=schedule,
+        clip=train.clip,
+        accumulate=train.accumulate,
+        ema=train.ema,
+        fp16=train.precision == "fp16" and torch.cuda.is_available(),
+        evaluate_every=max(1, round(train.evaluate_every * per_epoch)),
+        checkpoint_seconds=train.checkpoint_seconds,
+        select=train.select,
+        metric=metric,
+        higher_is_better=higher,
+        stop_at=train.stop.at,
+        patience=train.stop.patience,
+        minutes=train.stop.minutes,
+        allow_batch_split=train.allow_batch_split,
+    )
+
+
+def validator(model: Model, data: DataSet, device: torch.device, metric: str) -> Evaluate:
+    """A function from a network to its quick metrics (and the watched one) on the validation part, along the model's exact path.
+
+    Inputs are prepared once where they fit into a small share of memory.
+    """
+    assert model.preprocess is not None
+    preprocess, samples = model.preprocess, data.val
+    one = samples.exact([0], preprocess)
+    fits = one.numel() * one.element_size() * len(samples) < validation_budget()
+    prepared = samples.exact(torch.arange(len(samples)), preprocess).to(device) if fits else None
+    labels = samples.labels.numpy()
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        if prepared is None:
+            outputs = predict(network, samples, preprocess, device=device)
+        else:
+            with evaluation_mode(network), torch.inference_mode():
+                outputs = torch.cat([network(part).float().cpu() for part in prepared.split(512)])
+        values = original_units(outputs, data.target) if data.target is not None else outputs
+        found = metrics.quick(data.task, values, labels)
+        return found if metric in found else {**found, metric: metrics.score(data.task, metric, values, labels)}
+
+    return evaluate
+
+
+def validation_budget() -> int:
+    """Bytes that prepared validation inputs may take: a sixteenth of what is free."""
+    return free_memory_bytes() // 16
+
+
+def views_of(augment: AugmentBlock) -> Views:
+    """The recipe's augmentation."""
+    count = None if augment.views == "fresh" else int(augment.views)
+    return BatchViews(views=count, seed=augment.seed, crop=augment.crop, flip=augment.flip)
