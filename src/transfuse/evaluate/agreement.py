@@ -1,0 +1,77 @@
+"""Fidelity: how closely a student follows its teacher, right or wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from transfuse.core.card import TaskName
+from transfuse.core.numerics import bernoulli_kl
+from transfuse.errors import DataError
+from transfuse.evaluate.outcomes import to_array
+
+_ROWS = 4096
+
+
+def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dict[str, float | None]:
+    """Top-1 agreement and mean KL(teacher || student) at temperature 1, in nats.
+
+    Classification: the share of samples with the same predicted class, and the KL of the softmax (of the Bernoulli for a single logit).
+    Multilabel: the share of equal decisions and the Bernoulli KL, both averaged over samples and classes. Regression: both are None, and
+    `rmse_to_teacher` is the root mean squared difference, averaged over targets, in original units. Samples that the teacher has no finite
+    answer for (a table with gaps) are left out; the KL is None where it is infinite (the student gives 0 where the teacher doesn't).
+
+    Args:
+        student_outputs, teacher_outputs: [n, classes] logits or [n, targets] predictions, for the same samples.
+        task: what they mean.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    student, teacher = (_columns(to_array(outputs)) for outputs in (student_outputs, teacher_outputs))
+    if student.shape != teacher.shape:
+        raise DataError(f"outputs of shapes {student.shape} (student) and {teacher.shape} (teacher) can't be compared", where="evaluation")
+    known = answered(student) & answered(teacher)
+    student, teacher = student[known], teacher[known]
+    if task == "regression":
+        apart = np.sqrt(((student - teacher).astype(np.float64) ** 2).mean(0)).mean() if len(student) else None
+        return {"agreement": None, "kl": None, "rmse_to_teacher": None if apart is None else float(apart)}
+    if not len(student):
+        return {"agreement": None, "kl": None}
+    independent = task == "multilabel" or student.shape[1] == 1
+    same = ((student > 0) == (teacher > 0)).mean() if independent else (student.argmax(1) == teacher.argmax(1)).mean()
+    total = 0.0
+    for start in range(0, len(student), _ROWS):
+        part = slice(start, start + _ROWS)
+        total += _bernoulli(student[part], teacher[part]) if independent else _softmax(student[part], teacher[part])
+    kl = total / len(student)
+    return {"agreement": float(same), "kl": kl if np.isfinite(kl) else None}
+
+
+def _columns(outputs: np.ndarray) -> np.ndarray:
+    return outputs[:, None] if outputs.ndim == 1 else outputs
+
+
+def answered(outputs: np.ndarray) -> np.ndarray:
+    """bool [n]: rows that hold an answer; NaN means none, -inf a probability of zero."""
+    return np.isfinite(outputs.max(1)) if outputs.size else np.zeros(len(outputs), bool)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _softmax(student: np.ndarray, teacher: np.ndarray) -> float:
+    log_p, log_q = _log_softmax(teacher), _log_softmax(student)
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0 and the term is 0 by its limit
+        return float(np.where(p > 0, p * (log_p - log_q), 0).sum())
+
+
+def _bernoulli(student: np.ndarray, teacher: np.ndarray) -> float:
+    pair = (torch.as_tensor(teacher, dtype=torch.float64), torch.as_tensor(student, dtype=torch.float64))
+    return float(bernoulli_kl(*pair).sum()) / student.shape[1]
