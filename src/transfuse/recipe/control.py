@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from transfuse.core.card import TaskName
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, ObjectiveBlock, Recipe, parse_objective
 
@@ -27,20 +28,25 @@ def control_key_values(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def control_objectives(recipe: DistillRecipe) -> list[ObjectiveBlock]:
+def control_objectives(recipe: DistillRecipe, task: TaskName | None = None) -> list[ObjectiveBlock]:
     """The label objectives of a resolved recipe, weights normalised; the task's default one where the recipe has none.
 
     A single one has weight 1. Of several, fixed weights are divided by their sum; weights that change over the run stay as they are.
+    Objectives that were handed over as objects are left out: only the run that was given them could repeat them.
+
+    Args:
+        recipe: a resolved recipe.
+        task: of the data; None: as the recipe says.
     """
     assert isinstance(recipe.objectives, list), "the recipe is not resolved"
-    kept = [block for block in recipe.objectives if not card_of(block.method).transfers]
+    kept = [block for block in recipe.objectives if not card_of(block.name, block.method).transfers]
     if not kept or all(block.weight == 0 for block in kept):
-        assert recipe.data.task != "auto", "the recipe is not resolved"
-        kept = [ObjectiveBlock(**parse_objective(LABEL_OBJECTIVE[recipe.data.task]))]
+        task = task or (None if recipe.data.task == "auto" else recipe.data.task)
+        assert task is not None, "the recipe is not resolved"
+        kept = [ObjectiveBlock(**parse_objective(LABEL_OBJECTIVE[task]))]
     if len(kept) == 1:
         return [kept[0].model_copy(update={"weight": 1.0})]
-    weights = [block.weight for block in kept]
-    if not all(isinstance(weight, (int, float)) for weight in weights):
+    weights = [float(block.weight) for block in kept if isinstance(block.weight, (int, float))]
+    if len(weights) < len(kept):
         return kept
-    total = sum(weight for weight in weights if isinstance(weight, (int, float)))
-    return [block.model_copy(update={"weight": weight / total}) for block, weight in zip(kept, weights, strict=True)]  # type: ignore[operator]
+    return [block.model_copy(update={"weight": weight / sum(weights)}) for block, weight in zip(kept, weights, strict=True)]

@@ -33,7 +33,7 @@ class Facts:
         tables: those of them that are tables of predictions, so logits only.
         cores: CPU cores that the job may use.
         out: the run folder to take where the recipe names none.
-        live_cards: card by name ("live:ClassName") of objectives that were handed over as objects.
+        live_cards: card of each objective that was handed over as an object, by its name in the recipe ("live:ClassName").
     """
 
     task: TaskName = "classification"

@@ -24,10 +24,10 @@ _NETWORK_NEEDS = {
 }
 
 
-def card_of(method: str, facts: Facts | None = None) -> Card:
-    """The card of an objective by name, or of one that was handed over as an object."""
+def card_of(name: str, method: str, facts: Facts | None = None) -> Card:
+    """The card of an objective; that of an object that was handed over is in the facts, by the objective's name in the recipe."""
     if method.startswith("live:"):
-        return facts.live_cards[method] if facts and method in facts.live_cards else Card(title=method, needs=("teacher.logits",))
+        return facts.live_cards[name] if facts and name in facts.live_cards else Card(title=method, needs=("teacher.logits",))
     return objectives.card(method)
 
 
@@ -54,7 +54,7 @@ def expanded(blocks: list[dict[str, Any]], task: TaskName) -> list[dict[str, Any
 
 def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
     """Why an objective can't be used here, in sentences; empty when it can."""
-    card = card_of(block["method"], facts)
+    card = card_of(block["name"], block["method"], facts)
     name, task = block["method"], facts.task
     found = []
     if task not in card.tasks:

@@ -9,12 +9,12 @@ from typing import Any
 
 from transfuse.core.card import TaskName
 from transfuse.errors import RecipeError
-from transfuse.recipe.control import control_key_values
+from transfuse.recipe.control import control_key_values, control_objectives
 from transfuse.recipe.facts import Facts
 from transfuse.recipe.needs import card_of, expanded, refusals
 from transfuse.recipe.schema import ObjectiveBlock, Recipe
 
-__all__ = ["Facts", "control_key_values", "resolve"]
+__all__ = ["Facts", "control_key_values", "control_objectives", "resolve"]
 
 DEFAULT_EPOCHS = 30.0
 DEFAULT_VIEWS = 8
@@ -135,7 +135,7 @@ class _Resolution:
         self.values["objectives"] = blocks
 
     def objective(self, block: dict[str, Any], key: str) -> None:
-        facts, card = self.facts, card_of(block["method"], self.facts)
+        facts, card = self.facts, card_of(block["name"], block["method"], self.facts)
         self.auto(block, "weight", key, (card.paper_weight, "the paper's weight"))
         if block["teacher"] is None and card.transfers:
             if len(facts.teachers) == 1:

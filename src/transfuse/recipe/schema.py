@@ -66,7 +66,7 @@ class ModelBlock(Block):
     """builtin:resnet20, timm:NAME, torchvision:NAME@WEIGHTS, file:PATH, run:PATH, predictions:FILE"""
     architecture: str | None = None
     """for a file that doesn't say it itself: builtin:resnet56"""
-    options: dict[str, Any] = Field({})
+    options: dict[str, Any] = Field(default={})
     """constructor options of the architecture, such as {shortcut: A}"""
     preprocess: dict[str, Any] | None = None
     """how raw inputs become the model's: {size: 32, mean: [...], std: [...]}; overrides what the source says"""
@@ -94,9 +94,9 @@ class TrainBlock(Block):
     """number of optimiser steps, instead of epochs"""
     batch_size: Count = 128
     """samples per optimiser step, over all ranks and micro-batches; at most the pool's size"""
-    optimizer: dict[str, Any] = Field({"adamw": {}})
+    optimizer: dict[str, Any] = Field(default={"adamw": {}})
     """{adamw: {lr: 0.001}} or {sgd: {lr: 0.1}}"""
-    schedule: dict[str, Any] = Field({"cosine": {}})
+    schedule: dict[str, Any] = Field(default={"cosine": {}})
     """learning rate over the run: constant, cosine, one_cycle, step"""
     clip: Positive | None = None
     """largest norm of the gradient over all trained parameters"""
@@ -192,7 +192,7 @@ class DistillRecipe(Recipe):
     job: Literal["distill"] = "distill"
     data: Annotated[DataBlock, BeforeValidator(_source_string)]
     """where the samples come from"""
-    teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(_source_string)]] = Field({})
+    teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(_source_string)]] = Field(default={})
     """name -> model; `teacher: X` is short for `teachers: {teacher: X}`"""
     student: Annotated[ModelBlock, BeforeValidator(_source_string)]
     """the model that is trained and shipped"""
