@@ -31,6 +31,12 @@ def test_independent_outputs_use_the_bernoulli_divergence(task, classes):
     assert found["agreement"] == np.mean((student > 0) == (teacher > 0))
 
 
+def test_one_logit_can_be_compared_with_two():
+    student, teacher = pair(classes=2)
+    single = teacher[:, 1:] - teacher[:, :1]
+    assert agreement(student, single, "classification") == pytest.approx(agreement(student, teacher, "classification"))
+
+
 def test_a_model_agrees_with_itself():
     student, _ = pair()
     assert agreement(student, student + 3, "classification") == pytest.approx({"agreement": 1, "kl": 0}, abs=1e-12)

@@ -18,7 +18,7 @@ _ROWS = 4096
 def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dict[str, float | None]:
     """Top-1 agreement and mean KL(teacher || student) at temperature 1, in nats.
 
-    Classification: the share of samples with the same predicted class, and the KL of the softmax (of the Bernoulli for a single logit).
+    Classification: the share of samples with the same predicted class, and the KL of the softmax; one logit z counts as the pair (0, z).
     Multilabel: the share of equal decisions and the Bernoulli KL, both averaged over samples and classes. Regression: both are None, and
     `rmse_to_teacher` is the root mean squared difference, averaged over targets, in original units. Samples that the teacher has no finite
     answer for (a table with gaps) are left out; the KL is None where it is infinite (the student gives 0 where the teacher doesn't).
@@ -30,7 +30,7 @@ def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dic
     Raises:
         DataError: the shapes differ.
     """
-    student, teacher = (_columns(to_array(outputs)) for outputs in (student_outputs, teacher_outputs))
+    student, teacher = (columns(task, to_array(outputs)) for outputs in (student_outputs, teacher_outputs))
     if student.shape != teacher.shape:
         raise DataError(f"outputs of shapes {student.shape} (student) and {teacher.shape} (teacher) can't be compared", where="evaluation")
     known = answered(student) & answered(teacher)
@@ -40,7 +40,7 @@ def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dic
         return {"agreement": None, "kl": None, "rmse_to_teacher": None if apart is None else float(apart)}
     if not len(student):
         return {"agreement": None, "kl": None}
-    independent = task == "multilabel" or student.shape[1] == 1
+    independent = task == "multilabel"
     same = ((student > 0) == (teacher > 0)).mean() if independent else (student.argmax(1) == teacher.argmax(1)).mean()
     total = 0.0
     for start in range(0, len(student), _ROWS):
@@ -50,8 +50,12 @@ def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dic
     return {"agreement": float(same), "kl": kl if np.isfinite(kl) else None}
 
 
-def _columns(outputs: np.ndarray) -> np.ndarray:
-    return outputs[:, None] if outputs.ndim == 1 else outputs
+def columns(task: TaskName, outputs: np.ndarray) -> np.ndarray:
+    """[n] or [n, outputs] -> [n, outputs]; a class given as a single Bernoulli logit z becomes the pair (0, z), which says the same."""
+    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+    if task == "classification" and outputs.shape[1] == 1:
+        return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+    return outputs
 
 
 def answered(outputs: np.ndarray) -> np.ndarray:

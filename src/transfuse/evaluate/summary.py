@@ -11,7 +11,7 @@ from transfuse.core.card import TaskName
 from transfuse.core.types import Target
 from transfuse.errors import DataError
 from transfuse.evaluate import metrics, statistics
-from transfuse.evaluate.agreement import agreement, answered
+from transfuse.evaluate.agreement import agreement, answered, columns
 from transfuse.evaluate.outcomes import ClassOutcomes, Outcomes, outcomes, to_array
 
 _LARGEST_SORTS = 5 * 10**7  # samples x classes x resamples: about two seconds for the intervals of metrics that sort
@@ -144,11 +144,11 @@ def _gain(task: TaskName, student: Outcomes, control: Outcomes, seed: int) -> tu
 
 
 def _together(task: TaskName, teachers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Log of the mean probability over teachers (as logits for Bernoulli outputs), or the mean prediction; one teacher as it is."""
-    stacked = np.stack([outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in teachers.values()])
+    """Log of the mean probability over teachers (as logits for several labels), or the mean prediction; one teacher as it is."""
+    stacked = np.stack([columns(task, outputs).astype(np.float64) for outputs in teachers.values()])
     if len(stacked) == 1 or task == "regression":
         return stacked.mean(0)
-    if task == "multilabel" or stacked.shape[2] == 1:
+    if task == "multilabel":
         log_p, log_not = (np.logaddexp.reduce(-np.logaddexp(0, sign * stacked)) for sign in (-1, 1))
         return log_p - log_not
     log_p = stacked - np.logaddexp.reduce(stacked, axis=2, keepdims=True)
