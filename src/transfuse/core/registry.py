@@ -35,10 +35,11 @@ class Registry:
         kind: what a member is called in messages, such as "objective".
         error: raised for an unknown name.
         skip: file names (without .py) in the folder that are not members.
+        nested: whether files in subfolders are members too.
     """
 
-    def __init__(self, package: str, kind: str, error: type[TransfuseError], skip: tuple[str, ...] = ()):
-        self.package, self.kind, self.error, self.skip = package, kind, error, skip
+    def __init__(self, package: str, kind: str, error: type[TransfuseError], skip: tuple[str, ...] = (), nested: bool = True):
+        self.package, self.kind, self.error, self.skip, self.nested = package, kind, error, skip, nested
         self._found: dict[str, str] | None = None
 
     def _files(self) -> dict[str, Path]:
@@ -47,7 +48,7 @@ class Registry:
             return {}
         found: dict[str, Path] = {}
         for root in map(Path, spec.submodule_search_locations):
-            for path in sorted(root.rglob("*.py")):
+            for path in sorted(root.rglob("*.py") if self.nested else root.glob("*.py")):
                 hidden = any(part.startswith("_") for part in path.relative_to(root).with_suffix("").parts)
                 if not hidden and path.stem not in self.skip:
                     found[path.stem] = path

@@ -1,0 +1,65 @@
+"""Multi-layer perceptron for columns, and for small pictures, which it flattens."""
+
+import math
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from transfuse.models.architectures import Variant
+
+Activation = Literal["relu", "gelu", "silu", "tanh"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them; weights from N(0, 2 / fan_in), biases 0.
+
+    Args:
+        outputs: classes or targets.
+        input_shape: (columns,) or (channels, height, width).
+        widths: units of each hidden layer; empty makes it a linear model.
+        dropout: probability of dropping a hidden unit in training.
+        activation: relu, gelu, silu or tanh.
+        batchnorm: normalise each hidden layer before its activation.
+        bias: whether the linear layers have biases.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        input_shape: tuple[int, ...],
+        widths: tuple[Annotated[int, Gt(0)], ...] = (256, 256),
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        activation: Activation = "relu",
+        batchnorm: bool = False,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        inputs = math.prod(input_shape)
+        for units in widths:
+            layer = nn.Sequential()
+            layer.add_module("linear", nn.Linear(inputs, units, bias=bias))
+            if batchnorm:
+                layer.add_module("norm", nn.BatchNorm1d(units))
+            layer.add_module("activation", ACTIVATIONS[activation]())
+            if dropout:
+                layer.add_module("dropout", nn.Dropout(dropout))
+            self.layers.append(layer)
+            inputs = units
+        self.linear = nn.Linear(inputs, outputs, bias=bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = inputs.flatten(1)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.linear(hidden)
+
+
+VARIANTS = {"mlp": Variant(MLP, "multi-layer perceptron for columns and small pictures", input_shape=None, smallest=0)}

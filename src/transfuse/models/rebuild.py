@@ -1,0 +1,64 @@
+"""Builds the network that a state dict belongs to, reading from the weights what nobody has said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from transfuse.core.types import Model, ModelRequest
+from transfuse.errors import ModelError
+from transfuse.models import open_model
+from transfuse.models.surgery import find_head, replace_head
+from transfuse.models.weights import fit_names, load_into
+
+
+def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, where: str) -> Model:
+    """A network of the architecture with the weights; its outputs and input channels are the file's.
+
+    Where the request wants another number of outputs than the file has, the last layer is replaced, and a note says so.
+
+    Raises:
+        ModelError: unknown architecture, or weights that don't fit it.
+    """
+    if architecture.split(":")[0] not in ("builtin", "timm", "torchvision") and ":" in architecture:
+        raise ModelError(f"{architecture} can't be rebuilt from its name", where, "architecture: builtin:…, timm:… or torchvision:…")
+    wanted = request.outputs
+    options = dict(request.options)
+    shape = options.get("input_shape") or request.input_shape
+    plain = replace(
+        request, architecture=None, options=options, outputs=options.get("outputs"), input_shape=tuple(shape) if shape else None
+    )
+    if plain.outputs is None and architecture.startswith("builtin:"):
+        plain = replace(plain, outputs=wanted or 10)  # a first guess: the file knows better
+    model = open_model(architecture, plain)
+    said = _said_by_file(model, state, plain)
+    if said is not None:
+        model = open_model(architecture, said)
+    load_into(model.network, state, where)
+    model.pretrained = True
+    outputs = model.options["outputs"]
+    if wanted is not None and wanted != outputs:
+        replace_head(model.network, wanted, request.seed)
+        model.options["outputs"] = wanted
+        model.notes.append(f"the last layer was replaced: the file has {outputs} outputs, {wanted} are needed")
+    return model
+
+
+def _said_by_file(model: Model, state: dict[str, Tensor], request: ModelRequest) -> ModelRequest | None:
+    """The request with the file's own outputs and input channels, or None where the draft already has them."""
+    draft = model.network
+    named = fit_names(state, draft)
+    said = request
+    head = find_head(draft)
+    if head is not None:
+        rows = named.get(f"{head[0]}.weight")
+        if rows is not None and rows.shape[0] != head[1].weight.shape[0]:
+            said = replace(said, outputs=rows.shape[0], options={**said.options, "outputs": rows.shape[0]})
+    stem = next(((path, layer) for path, layer in draft.named_modules() if isinstance(layer, nn.Conv2d)), None)
+    if stem is not None and model.options.get("input_shape"):
+        kernel = named.get(f"{stem[0]}.weight")
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] != stem[1].weight.shape[1]:
+            shape = (kernel.shape[1] * stem[1].groups, *model.options["input_shape"][1:])
+            said = replace(said, input_shape=shape, options={**said.options, "input_shape": list(shape)})
+    return None if said is request else said
