@@ -273,7 +273,6 @@ class Loop:
         parallel.average_buffers(self.student)
         network = self.ema.module if self.ema is not None else self.student
         metrics = self.evaluate(network)
-        self.module.train()
         value = metrics[self.settings.metric]
         sign = 1 if self.settings.higher_is_better else -1
         better = self.state.best is None or sign * value > sign * self.state.best
