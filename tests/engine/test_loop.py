@@ -175,7 +175,9 @@ def test_batch_level_objectives_refuse_a_split_unless_it_is_allowed(problem):
 
 def test_clipping_bounds_the_update(problem):
     start = network()
-    student, _, _ = trained(problem, copy.deepcopy(start), steps=1, clip=0.01, optimizer=("sgd", {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}))
+    student, _, _ = trained(
+        problem, copy.deepcopy(start), steps=1, clip=0.01, optimizer=("sgd", {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0})
+    )
     moved = torch.cat([(one - two).flatten() for one, two in zip(student.parameters(), start.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 

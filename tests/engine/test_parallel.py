@@ -47,7 +47,9 @@ def pool(unequal: bool) -> ArraySamples:
 def train(frozen: bool, unequal: bool, accumulate: int, rank: int = 0, world_size: int = 1) -> list[torch.Tensor]:
     student = FrozenNorm() if frozen else network()
     loader = MemoryLoader(pool(unequal), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, world_size))
-    settings = Settings(steps=5, seed=0, optimizer=("sgd", {"lr": 0.1, "weight_decay": 0.0}), clip=0.5, accumulate=accumulate, select="last")
+    settings = Settings(
+        steps=5, seed=0, optimizer=("sgd", {"lr": 0.1, "weight_decay": 0.0}), clip=0.5, accumulate=accumulate, select="last"
+    )
     Loop(Supervised(student, Preprocess(), [weighted("cross_entropy")]), loader, settings).fit()
     return [value.detach().clone() for value in student.state_dict().values()]
 

@@ -25,9 +25,7 @@ from transfuse.recipe.control import control_objectives
 from transfuse.recipe.schema import DistillRecipe
 
 
-def run(
-    recipe: DistillRecipe, reporter: Reporter | None = None, recipe_text: str | None = None, live: Live | None = None
-) -> Run:
+def run(recipe: DistillRecipe, reporter: Reporter | None = None, recipe_text: str | None = None, live: Live | None = None) -> Run:
     """Runs a new distillation.
 
     Args:

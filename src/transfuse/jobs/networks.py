@@ -99,7 +99,11 @@ def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | Non
     """Outputs in the data's class order, or in its regression scaling."""
     if data.target is None:
         return models.fit_to_classes(model, data.classes, mapping)
-    if model.target is not None and (model.target.mean, model.target.std) != (data.target.mean, data.target.std) and model.module is not None:
+    if (
+        model.target is not None
+        and (model.target.mean, model.target.std) != (data.target.mean, data.target.std)
+        and model.module is not None
+    ):
         model.module = Rescaled(model.module, model.target, data.target)
     return model
 
