@@ -50,7 +50,10 @@ class DataSource(Protocol):
 class Teacher(Protocol):
     """Answers by position in one pool of samples and by view; live, cached, or read from a table."""
 
-    forwards: int
+    @property
+    def forwards(self) -> int:
+        """Samples that were sent through it so far."""
+        ...
 
     def covers(self, ids: Tensor) -> Tensor:
         """bool [batch]: for which samples there is an answer."""

@@ -68,6 +68,7 @@ def _stages(context: Context, recipe: DistillRecipe, data: DataSet, began: float
     baseline = control.obtain(context, recipe, data, untrained, pool, label_terms)
 
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    assert isinstance(recipe.objectives, list)
     objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
     student = obtain_student(context, recipe, data, student, objectives, oracles)
 

@@ -40,6 +40,7 @@ def begin(
     for warning in check.check(data):
         context.say(warning)
     resolved, reasons = resolve(recipe, facts_of(recipe, data, context, out))
+    assert isinstance(resolved, DistillRecipe)
     for key, reason in reasons.items():
         context.say(f"{key}: {reason}")
     if ranks.rank() == 0:

@@ -47,6 +47,7 @@ def missing_live(recipe: DistillRecipe, live: Live) -> list[str]:
         for name, block in recipe.teachers.items()
         if block.source.startswith("live") and name not in live.teachers
     ]
-    if any(block.method.startswith("live") and block.name not in live.objectives for block in recipe.objectives):
+    blocks = recipe.objectives if isinstance(recipe.objectives, list) else []
+    if any(block.method.startswith("live") and block.name not in live.objectives for block in blocks):
         missing.append("objectives")
     return missing
