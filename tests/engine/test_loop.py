@@ -183,7 +183,7 @@ def test_clipping_bounds_the_update(problem):
 
 
 def test_the_average_of_weights_follows_its_recursion_and_is_what_is_shipped(problem):
-    student, _, loop = trained(problem, ema=0.9, steps=3)
+    student, _, _ = trained(problem, ema=0.9, steps=3)
     average = [value.clone() for value in network().parameters()]
     by_hand = network()
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9, nesterov=True)
