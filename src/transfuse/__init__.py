@@ -1,21 +1,39 @@
-"""transfuse moves what trained neural networks know into the network that you will ship."""
+"""transfuse moves what trained neural networks know into the network that you will ship.
+
+`transfuse.distill(...)` runs a distillation, `transfuse.resume(path)` goes on with one, `transfuse.load(source)` opens a network.
+Importing transfuse imports no torch: everything here is found on first use.
+"""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfuse import data, errors, models, objectives, testing
+    from transfuse.errors import TransfuseError
+    from transfuse.jobs.api import distill, load, resume
+    from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
+__all__ = ["Run", "TransfuseError", "data", "distill", "errors", "load", "models", "objectives", "resume", "testing"]
 
-# name -> module that defines it; imported on first use, so that `import transfuse` costs nothing
-_LAZY: dict[str, str] = {}
+# name -> module that defines it
+_LAZY = {
+    "distill": "transfuse.jobs.api",
+    "load": "transfuse.jobs.api",
+    "resume": "transfuse.jobs.api",
+    "Run": "transfuse.jobs.context",
+    "TransfuseError": "transfuse.errors",
+}
+_ROOMS = ("data", "errors", "models", "objectives", "testing")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in {"objectives", "models", "data", "testing", "errors"}:
+    if name in _ROOMS:
         return importlib.import_module(f"transfuse.{name}")
     raise AttributeError(f"module 'transfuse' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*_LAZY, "objectives", "models", "data", "testing", "errors", "__version__"])
+    return sorted([*__all__, "__version__"])

@@ -29,20 +29,20 @@ class Block(BaseModel):
     @classmethod
     def _errors_know_the_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return handler(values)
+            return handler({} if values is None else values)  # `train:` with all of its keys commented out
         except ValidationError as error:
             known = {name: field.description for name, field in cls.model_fields.items()}
             raise with_known_keys(error, known, accepts_text="source" in known) from None
 
 
 TABLES: dict[Kind, dict[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES}
-_GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
+GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
 
 
 def _method_block(name: str, constructor: Any, extra: dict[str, Any] | None = None) -> type[Block]:
     fields: dict[str, Any] = {}
     for parameter in parameters(constructor):
-        if parameter.name in _GIVEN_BY_THE_ENGINE:
+        if parameter.name in GIVEN_BY_THE_ENGINE:
             continue
         default = ... if parameter.required else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.description or None))

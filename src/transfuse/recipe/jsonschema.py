@@ -1,0 +1,126 @@
+"""The JSON Schema of a job's recipes, for editors: short forms, method blocks and descriptions included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transfuse import objectives
+from transfuse.core.registry import did_you_mean
+from transfuse.errors import MissingExtra, RecipeError
+from transfuse.recipe.methods import TABLES, Block, Kind, objective_block, table_block
+from transfuse.recipe.schema import RECIPES
+
+Schema = dict[str, Any]
+_BYTES = {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]+\s*([KMGTkmgt][iI]?)?[Bb]?\s*$"}]}
+
+
+def build(job: str) -> Schema:
+    """The schema of a job's recipe.
+
+    Raises:
+        RecipeError: there is no such job.
+    """
+    if job not in RECIPES:
+        raise RecipeError(f"no job '{job}'{did_you_mean(job, RECIPES)}", fix=f"known: {', '.join(RECIPES)}")
+    schema = RECIPES[job].model_json_schema()
+    definitions: Schema = schema.setdefault("$defs", {})
+    definitions.pop("ObjectiveBlock", None)
+    _sources(schema, definitions)
+    _blocks(schema, definitions)
+    for definition in definitions.values():
+        for key in definition.get("properties", {}):
+            if key in ("max_bytes", "bytes"):
+                _replace(definition["properties"], key, _nullable(_BYTES) if key == "bytes" else _BYTES)
+    train = definitions["TrainBlock"]["properties"]
+    for kind in ("optimizer", "schedule"):
+        _replace(train, kind, _one_of(kind, definitions))
+    properties = schema["properties"]
+    _replace(properties, "objectives", _objectives(definitions))
+    if "teachers" in properties:
+        about = "short for `teachers: {teacher: ...}`"
+        properties["teacher"] = {**properties["teachers"]["additionalProperties"], "description": about}
+        schema["not"] = {"required": ["teacher", "teachers"]}
+    schema["required"] = sorted({"job", *schema.get("required", [])})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"transfuse {job}", **schema}
+
+
+def _replace(properties: Schema, key: str, new: Schema) -> None:
+    """Another form for a key, whose description and default stay."""
+    kept = {name: properties[key][name] for name in ("description", "default") if name in properties[key]}
+    properties[key] = {**new, **kept}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+
+
+def _sources(schema: Schema, definitions: Schema) -> None:
+    """A string is short for {source: ...}."""
+
+    def text_or(reference: Schema) -> Schema:
+        about = {name: reference[name] for name in ("description", "default") if name in reference}
+        return {"anyOf": [{"type": "string"}, {"$ref": reference["$ref"]}], **about}
+
+    for key in ("data", "student"):
+        if key in schema["properties"]:
+            schema["properties"][key] = text_or(schema["properties"][key])
+    if "teachers" in schema["properties"]:
+        teachers = schema["properties"]["teachers"]
+        teachers["additionalProperties"] = text_or(teachers["additionalProperties"])
+
+
+def _blocks(schema: Schema, definitions: Schema) -> None:
+    """A block may be there with nothing in it, which means its defaults."""
+    for owner in (schema, *definitions.values()):
+        for key, value in owner.get("properties", {}).items():
+            if "$ref" in value:
+                about = {name: value[name] for name in ("description", "default") if name in value}
+                owner["properties"][key] = {"anyOf": [{"$ref": value["$ref"]}, {"type": "null"}], **about}
+
+
+def _define(block: type[Block], name: str, definitions: Schema) -> Schema:
+    """Adds a method's block to the definitions and gives the reference to it."""
+    schema = block.model_json_schema()
+    definitions.update(schema.pop("$defs", {}))
+    definitions[name] = schema
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}
+
+
+def _named(name: str, settings: Schema, description: str) -> Schema:
+    """{name: settings} and nothing else."""
+    return {
+        "type": "object",
+        "properties": {name: {**settings, "description": description}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+def _one_of(kind: Kind, definitions: Schema) -> Schema:
+    """A method by name, or with its settings."""
+    entries: list[Schema] = [{"enum": list(TABLES[kind])}]
+    for name, method in TABLES[kind].items():
+        settings = _define(table_block(kind, name), f"{kind}.{name}", definitions)
+        entries.append(_named(name, settings, (method.__doc__ or name).strip().splitlines()[0]))
+    return {"oneOf": entries}
+
+
+def _objectives(definitions: Schema) -> Schema:
+    weight = _one_of("weight", definitions)
+    summaries = objectives.registry.summaries()
+    properties: Schema = {}
+    for name in objectives.names():
+        try:
+            block = objective_block(name)
+        except MissingExtra:  # a plug-in whose package is not here: its settings can't be known
+            properties[name] = {"description": summaries[name]}
+            continue
+        settings = _define(block, f"objective.{name}", definitions)
+        own = definitions[f"objective.{name}"]["properties"]["weight"]
+        own["anyOf"] = [entry for entry in own["anyOf"] if entry.get("type") != "object"] + [weight]
+        properties[name] = {**settings, "description": summaries[name]}
+    entries = [_named(name, {key: value for key, value in found.items() if key != "description"}, found["description"]) for name, found in properties.items()]
+    definitions["objective"] = {"oneOf": [{"enum": ["auto", *properties]}, *entries]}
+    mapping = {"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 1}
+    listed = {"type": "array", "items": {"$ref": "#/$defs/objective"}, "minItems": 1}
+    return {"anyOf": [{"enum": ["auto", *properties]}, listed, mapping]}
