@@ -133,7 +133,9 @@ class Samples(Protocol):
 
     ids: np.ndarray
     labels: Tensor
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 

@@ -1,0 +1,190 @@
+"""What every source has in common once it is read: splits, label budget, more unlabelled inputs, statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from transfuse.core.types import DataParts, DataRequest, DataSet, Samples, float_labels
+from transfuse.data import registry
+from transfuse.data.live import read_live
+from transfuse.data.locate import inside
+from transfuse.data.samples import concat, no_labels, raw_dtype, raw_shape, relabel, rename, subset
+from transfuse.data.splits import held_out, label_budget, strata
+from transfuse.data.statistics import fit_preprocess, fit_target
+from transfuse.errors import DataError
+
+
+def read(source: Any, request: DataRequest, labels_wanted: bool = True) -> DataParts:
+    """A recipe's string or live objects -> parts.
+
+    Args:
+        source: as in `open_data`.
+        request: passed on to the source.
+        labels_wanted: whether live inputs without labels are an error.
+
+    Raises:
+        DataError: as in `open_data`.
+    """
+    if not isinstance(source, str):
+        return read_live(source, request, labels_wanted)
+    prefix, colon, name = source.partition(":")
+    if not colon:
+        raise DataError(f"'{source}' has no kind of source before it", where="data.source", fix=_guess(source))
+    return registry.module(prefix).open_data(name, request)
+
+
+def _guess(source: str) -> str:
+    path = Path(source).expanduser()
+    prefix = "images" if path.is_dir() else "arrays" if path.suffix == ".npz" else None
+    return f"write {prefix}:{source}" if prefix else f"write KIND:{source or 'NAME'}, with KIND one of {', '.join(registry.names())}"
+
+
+def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
+    """Splits parts where the source doesn't, spends the label budget, and fits statistics on the training part.
+
+    Raises:
+        DataError: no labels at all, too few samples to split, parts that don't go together.
+    """
+    notes = list(parts.notes)
+    _check_ids(parts, source)
+    labelled, rest = _by_label(parts.train)
+    if len(labelled) == 0:
+        raise DataError("no sample has a label", where=source, fix="give labels, or use it as `data.unlabelled` beside labelled data")
+    train, val, test = _split(replace(parts, train=labelled), request, notes)
+    pool = train if rest is None else concat(train, rest)
+    preprocess = fit_preprocess(pool, parts.modality, request.split_seed)
+    train, rest = _spend_budget(train, rest, parts, request, notes)
+    own = None if parts.unlabelled is None else _without_labels(parts.unlabelled, train)
+    unlabelled = _joined(rest, own) if own is not None else rest
+    if request.unlabelled is not None:
+        unlabelled = _joined(unlabelled, _more_unlabelled(train, unlabelled, request, parts, notes))
+    return DataSet(
+        train=train,
+        val=val,
+        test=test,
+        unlabelled=unlabelled,
+        task=parts.task,
+        classes=parts.classes,
+        modality=parts.modality,
+        input_shape=raw_shape(train),
+        preprocess=preprocess,
+        source=source,
+        target=fit_target(train.labels, parts.targets) if parts.task == "regression" else None,
+        notes=notes,
+    )
+
+
+def _labelled_rows(labels: Tensor) -> Tensor:
+    return ~labels.isnan().any(1) if float_labels(labels) else labels >= 0
+
+
+def _by_label(samples: Samples) -> tuple[Samples, Samples | None]:
+    rows = _labelled_rows(samples.labels)
+    if bool(rows.all()):
+        return samples, None
+    return subset(samples, rows.nonzero()[:, 0]), subset(samples, (~rows).nonzero()[:, 0])
+
+
+def _only_labelled(samples: Samples | None, part: str, notes: list[str]) -> Samples | None:
+    if samples is None:
+        return None
+    labelled, rest = _by_label(samples)
+    if rest is not None:
+        notes.append(f"{len(rest)} of {len(samples)} samples of the {part} part have no label and are left out")
+    return labelled if len(labelled) else None
+
+
+def _split(parts: DataParts, request: DataRequest, notes: list[str]) -> tuple[Samples, Samples, Samples]:
+    train = parts.train
+    val, test = _only_labelled(parts.val, "validation", notes), _only_labelled(parts.test, "test", notes)
+    for part, samples in (("validation", val), ("test", test)):
+        if samples is not None and (raw_shape(samples), raw_dtype(samples)) != (raw_shape(train), raw_dtype(train)):
+            raise DataError(f"the {part} part's inputs are {raw_shape(samples)}, the training part's {raw_shape(train)}")
+    if test is None and val is not None:
+        notes.append("there is no test part: the validation part became test, and validation is carved from train")
+        test, val = val, None
+    if test is None:
+        train, test = _carve(train, parts, request.test, request.split_seed, "test")
+        notes.append(f"test: {len(test)} samples held out at random, stratified, seed {request.split_seed}")
+    if val is None:
+        train, val = _carve(train, parts, request.val, request.split_seed, "val")
+        notes.append(f"validation: {len(val)} samples carved from train, stratified, seed {request.split_seed}")
+    return train, val, test
+
+
+def _carve(train: Samples, parts: DataParts, fraction: float, seed: int, purpose: str) -> tuple[Samples, Samples]:
+    out = held_out(strata(train.labels, parts.task, fraction), fraction, seed, purpose)
+    return subset(train, np.flatnonzero(~out)), subset(train, np.flatnonzero(out))
+
+
+def _spend_budget(
+    train: Samples, rest: Samples | None, parts: DataParts, request: DataRequest, notes: list[str]
+) -> tuple[Samples, Samples | None]:
+    if request.labels_per_class is None:
+        return train, rest
+    where = "data.labels_per_class"
+    if parts.task != "classification":
+        raise DataError(f"a {parts.task} sample has no single class to count", where=where, fix="leave it out")
+    kept, short = label_budget(train.labels, request.labels_per_class, request.split_seed)
+    if short:
+        names = ", ".join(parts.classes[number] for number in short[:5])
+        notes.append(
+            f"{len(short)} classes have fewer than {request.labels_per_class} labels to keep: {names}{' …' if len(short) > 5 else ''}"
+        )
+    if kept.all():
+        return train, rest
+    spare = subset(train, np.flatnonzero(~kept))
+    notes.append(f"{kept.sum()} labels kept ({request.labels_per_class} per class), {len(spare)} training samples became unlabelled")
+    spare = _without_labels(spare, train)
+    return subset(train, np.flatnonzero(kept)), spare if rest is None else concat(spare, rest)
+
+
+def _more_unlabelled(train: Samples, unlabelled: Samples | None, request: DataRequest, parts: DataParts, notes: list[str]) -> Samples:
+    """Another source's samples as inputs without labels; its own held-out parts stay out."""
+    where = "data.unlabelled"
+    side = raw_shape(train)[-1] if parts.modality == "image" else None
+    with inside(where):
+        more = read(request.unlabelled, replace(request, unlabelled=None, size=side, task="auto"), labels_wanted=False)
+    if more.val is not None or more.test is not None:
+        notes.append("unlabelled: the validation and test parts of that source are left out")
+    found = _without_labels(more.train, train)
+    if more.unlabelled is not None:
+        found = concat(found, _without_labels(more.unlabelled, train))
+    if raw_shape(found) != raw_shape(train) or raw_dtype(found) != raw_dtype(train):
+        raise DataError(
+            f"its inputs are {raw_shape(found)} {raw_dtype(found)}, the labelled ones {raw_shape(train)} {raw_dtype(train)}",
+            where=where,
+            fix="give inputs of the same channels, size and type",
+        )
+    taken = {
+        str(name) for samples in (train, unlabelled, parts.train, parts.val, parts.test) if samples is not None for name in samples.ids
+    }
+    if taken.isdisjoint(map(str, found.ids)):
+        return found
+    return rename(found, np.array([f"unlabelled/{name}" for name in found.ids]))
+
+
+def _without_labels(samples: Samples, like: Samples) -> Samples:
+    """The same samples with empty labels in the form of others'."""
+    return relabel(samples, no_labels(like.labels.new_empty((len(samples), *like.labels.shape[1:]))))
+
+
+def _joined(first: Samples | None, second: Samples) -> Samples:
+    return second if first is None else concat(first, second)
+
+
+def _check_ids(parts: DataParts, source: str) -> None:
+    """A prediction is keyed by its sample's id, so no two samples of any part may share one."""
+    seen: set[str] = set()
+    for samples in (parts.train, parts.val, parts.test, parts.unlabelled):
+        if samples is None:
+            continue
+        for name in map(str, samples.ids):
+            if name in seen:
+                raise DataError(f"two samples have the id '{name}'", where=source, fix="give every sample of every part an id of its own")
+            seen.add(name)
