@@ -68,6 +68,7 @@ def read_labels(arrays: Mapping[str, np.ndarray], task: str = "auto", classes: S
     for name, array in arrays.items():
         if array.dtype.kind not in "buif" or array.ndim not in (1, 2):
             raise DataError(f"labels of shape {array.shape} and type {array.dtype}", where=name, fix="give [n], or [n, classes or targets]")
+    arrays = {name: array.astype(np.int64) if array.dtype.kind in "bu" else array for name, array in arrays.items()}  # -1 has to fit in
     inferred = _infer(arrays) if task == "auto" else task
     if inferred == "classification":
         return _class_numbers(arrays, classes)
@@ -85,7 +86,7 @@ def _infer(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _missing(array: np.ndarray) -> np.ndarray:
     """bool, of the array's shape: NaN; in whole numbers -1."""
-    return np.asarray(np.isnan(array) if array.dtype.kind == "f" else array == -1)
+    return np.isnan(array) if array.dtype.kind == "f" else np.equal(array, -1)
 
 
 def _zero_one(array: np.ndarray) -> bool:
@@ -126,13 +127,13 @@ def _class_numbers(arrays: Mapping[str, np.ndarray], classes: Sequence[str] | No
 
 
 def _from_one_hot(array: np.ndarray, name: str) -> np.ndarray:
-    missing = _missing(array).any(1, keepdims=True)
-    filled = np.where(missing, 0, array)
-    good = missing[:, 0] | (np.isin(filled, (0, 1)).all(1) & (filled.sum(1) == 1))
+    missing = _missing(array).any(1)
+    filled = np.where(np.expand_dims(missing, 1), 0, array)
+    good = missing | (np.isin(filled, (0, 1)).all(1) & (filled.sum(1) == 1))
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         raise DataError("not a one-hot row", where=f"{name}, row {row}", fix="task: multilabel, or give class numbers [n]")
-    return np.where(missing[:, 0], -1, filled.argmax(1))
+    return np.where(missing, -1, filled.argmax(1))
 
 
 def _multilabel(arrays: Mapping[str, np.ndarray], classes: Sequence[str] | None, task: str) -> Labels:
