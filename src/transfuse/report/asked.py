@@ -1,0 +1,94 @@
+"""What a recipe asked for, in words: data, models, objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transfuse import objectives
+from transfuse.errors import TransfuseError
+
+
+@dataclass
+class Term:
+    """One objective of the recipe.
+
+    Attributes:
+        name: its name in logs and overrides.
+        title: what the field calls it.
+        paper, link: where it comes from; empty for an objective of the user's own.
+        settings: weight and parameters, as text.
+    """
+
+    name: str
+    title: str
+    paper: str
+    link: str
+    settings: str
+
+
+def terms(recipe: Mapping[str, Any]) -> list[Term]:
+    """The recipe's objectives, with their cards where they have one."""
+    listed = recipe.get("objectives")
+    found = []
+    for entry in listed if isinstance(listed, list) else []:
+        name, settings = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (str(entry), {})
+        settings = dict(settings) if isinstance(settings, dict) else {}
+        title, paper, link = _card(str(name))
+        text = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items() if value is not None)
+        found.append(Term(str(name), title, paper, link, text))
+    return found
+
+
+def _card(name: str) -> tuple[str, str, str]:
+    try:
+        card = objectives.card(name)
+    except (TransfuseError, ImportError, AttributeError):  # an object of the user's, or a plug-in that isn't installed here
+        return name, "", ""
+    return card.title, card.paper, card.link if card.link.startswith("https://") else ""
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def model(block: Any) -> str:
+    """A model block in a few words: where it comes from, and whether it was trained here."""
+    if not isinstance(block, dict):
+        return str(block)
+    text = str(block.get("source", "unknown"))
+    if block.get("architecture"):
+        text += f" as {block['architecture']}"
+    if block.get("options"):
+        text += f" ({', '.join(f'{key} {value}' for key, value in block['options'].items())})"
+    return text + (", trained in this run" if block.get("train") else "")
+
+
+def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, answer) for data, models and training; empty without a recipe."""
+    found: list[tuple[str, str]] = []
+    data = recipe.get("data") or {}
+    if data:
+        parts = [str(data.get("source", ""))]
+        if data.get("unlabelled"):
+            parts.append(f"unlabelled inputs from {data['unlabelled']}")
+        if data.get("labels_per_class"):
+            parts.append(f"{data['labels_per_class']} labels per class, the rest of the training part unlabelled")
+        found.append(("Data", "; ".join(parts)))
+    for name, block in (recipe.get("teachers") or {}).items():
+        found.append(("Teacher" if name == "teacher" else f"Teacher {name}", model(block)))
+    if recipe.get("student"):
+        found.append(("Student", model(recipe["student"])))
+    if recipe.get("control"):
+        known = {"reuse": "the same student from labels only (a stored one is reused)", "train": "the same student from labels only"}
+        found.append(("Control", known.get(recipe["control"], str(recipe["control"]))))
+    train = recipe.get("train") or {}
+    if train:
+        length = f"{train['steps']} steps" if train.get("steps") else f"{train.get('epochs', '?'):g} epochs" if train.get("epochs") else ""
+        optimizer = next(iter(train.get("optimizer") or {}), "")
+        batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""
+        found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision")) if part)))
+    return found

@@ -1,0 +1,120 @@
+"""Figures as inline SVG that follow the page's colours in light and dark, and stay readable on a phone."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Literal
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+# Stand-ins that matplotlib writes and the page's variables replace; no figure has another colour.
+_VARIABLES = {
+    "#010101": "ink",
+    "#020202": "muted",
+    "#030303": "line",
+    "#040404": "student",
+    "#050505": "control",
+    "#060606": "teacher",
+    "#070707": "extra-1",
+    "#080808": "extra-2",
+    "#090909": "extra-3",
+    "#0a0a0a": "extra-4",
+}
+_BY_NAME = {name: colour for colour, name in _VARIABLES.items()}
+EXTRAS = ["extra-1", "extra-2", "extra-3", "extra-4"]
+MARKERS = {"student": "o", "control": "s", "teacher": "^"}
+_WIDTH = 4.6  # inches: 442 CSS pixels, so that a phone shrinks the text only a little
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "transfuse",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "text.parse_math": False,  # a class may be called "$5"
+}
+
+
+def colour(name: str) -> str:
+    """The stand-in for one of the page's colours: ink, muted, line, student, control, teacher, extra-1 to extra-4."""
+    return _BY_NAME[name]
+
+
+def role(model: str) -> str:
+    """Which of the three colours a model of the table has."""
+    return model if model in ("student", "control") else "teacher"
+
+
+def figure(height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of one or several panels side by side, in the page's colours."""
+    with matplotlib.rc_context(_SETTINGS):
+        drawn = Figure(figsize=(_WIDTH, height), layout="constrained")
+        panels = [drawn.add_subplot(1, columns, number + 1) for number in range(columns)]
+    for axes in panels:
+        axes.patch.set_alpha(0)
+        axes.grid(True, color=colour("line"), linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=colour("muted"), labelcolor=colour("ink"), length=3, labelsize=8.5)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(colour("muted"))
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_color(colour("ink"))
+    drawn.patch.set_alpha(0)
+    return drawn, panels
+
+
+def legend(axes: Axes, where: Literal["best", "upper left"] = "best") -> None:
+    axes.legend(labelcolor=colour("ink"), loc=where, handlelength=2.2)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """1k, 10k, 1M on a logarithmic axis, in place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(numticks=8))
+    axis.set_minor_formatter(FuncFormatter(lambda value, position: ""))
+    axis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
+
+
+def short(value: float) -> str:
+    """272k, 1.4M."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def svg(drawn: Figure, description: str) -> Markup:
+    """The figure as an inline <svg> element with a description for those who can't see it."""
+    FigureCanvasSVG(drawn)
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_SETTINGS):
+        drawn.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in _VARIABLES.items():
+        text = text.replace(stand_in, f"var(--{variable})")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    box = re.search(r'viewBox="[^"]*"', text)
+    head = f'<svg class="figure" {box[0] if box else ""} role="img" aria-label="{escape(description)}">'
+    text = head + text[text.index(">") + 1 :]
+    text = text.replace("xlink:href", "href")
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", text)  # the family is the page's own
+    return Markup(text)
+
+
+def clipped(names: Sequence[str], length: int = 22) -> list[str]:
+    """Names short enough for an axis."""
+    return [name if len(name) <= length else name[: length - 1] + "…" for name in names]

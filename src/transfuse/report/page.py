@@ -1,0 +1,217 @@
+"""report.html: one offline file that says what was asked, what came out, and how sure that is."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from transfuse.evaluate.calibration import reliability
+from transfuse.report import asked, gallery, loading, perclass, plots, table, words
+from transfuse.report.collect import Predictions, RunFiles, collect, write_whole
+from transfuse.report.drawing import role
+
+_MOST_TARGETS = 3  # of a regression that get figures of their own
+
+
+def write(run_path: str | Path) -> Path:
+    """Writes report.html into a finished run's folder, from what the folder holds.
+
+    A missing or damaged optional file leaves out a section and adds a line that says so.
+
+    Raises:
+        RunError: the folder holds no finished run, or can't be written.
+    """
+    return write_whole(Path(run_path) / "report.html", render(collect(run_path)))
+
+
+def render(run: RunFiles) -> str:
+    """The page as text. Everything that comes from the run is escaped."""
+    environment = Environment(
+        loader=PackageLoader("transfuse.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    summary = run.summary
+    style = resources.files("transfuse.report").joinpath("page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style),
+        run=run,
+        summary=summary,
+        heading=_heading(run),
+        verdict=words.verdict(summary),
+        budget=words.budget(summary, run.recipe),
+        rows=table.rows(summary),
+        role=role,
+        latency_note=table.latency_note(summary),
+        asked=asked.lines(run.recipe),
+        terms=asked.terms(run.recipe),
+        figures=_figures(run),
+        classes=_classes(run),
+        regression=_regression(run),
+        disagreements=_disagreements(run),
+        metrics=_all_metrics(run),
+        reasons=_reasons(summary),
+        python=loading.python(run.path, run.student),
+        command=loading.command(run.path),
+        environment=_environment(run),
+        numbers=_script_json(summary),
+        downloads=_downloads(run),
+    )
+
+
+def _heading(run: RunFiles) -> str:
+    job = {"distill": "Distillation"}.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
+    source = (run.recipe.get("data") or {}).get("source")
+    return f"{job} on {source}" if source else job
+
+
+def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
+    """(caption, figure) of those that the folder has the numbers for."""
+    name = run.summary["primary"]["name"]
+    found: list[tuple[str, Markup | None]] = [
+        (
+            f"{words.title(name)[0].upper()}{words.title(name)[1:]} against size, with 95% intervals",
+            plots.size_plot(table.models(run.summary), name),
+        ),
+        ("On the validation split during training", plots.validation_plot(run.curves, name) if run.curves else None),
+    ]
+    if "student" in run.curves:
+        found.append(("Training loss; terms before weighting", plots.loss_plot(run.curves["student"])))
+    if run.task == "classification":
+        found.append(("Calibration: on the dashed line, confidence comes true", _calibration(run)))
+    return [(caption, drawn) for caption, drawn in found if drawn is not None]
+
+
+def _calibration(run: RunFiles) -> Markup | None:
+    bins = {}
+    for model, answers in _three(run).items():
+        found = perclass.class_outcomes(answers)
+        if found is not None:
+            bins[model] = reliability(found.confidence, found.correct)
+    return plots.reliability_plot(bins) if bins else None
+
+
+def _three(run: RunFiles) -> dict[str, Predictions]:
+    """Predictions of student, control and the first teacher, under these names."""
+    found = {model: run.predictions[model] for model in ("student", "control") if model in run.predictions}
+    for teacher in run.summary.get("teachers") or {}:
+        if teacher in run.predictions:
+            return found | {"teacher": run.predictions[teacher]}
+    return found
+
+
+@dataclass
+class _Classes:
+    """The class-by-class section: matrices or the commonest confusions, and a figure."""
+
+    names: list[str]
+    matrices: dict[str, list[list[tuple[int, float]]]]
+    confusions: list[perclass.Confusion]
+    models: list[str]
+    figure: Markup | None
+    measure: str
+    shown: int
+    all: int
+    against: str
+
+
+def _classes(run: RunFiles) -> _Classes | None:
+    models = _three(run)
+    if run.task == "regression" or "student" not in models:
+        return None
+    rows = perclass.per_class(run, models)
+    matrices: dict[str, np.ndarray] = {}
+    for model, answers in models.items() if run.task == "classification" else ():
+        found = perclass.class_outcomes(answers)
+        if found is not None:
+            matrices[model] = perclass.confusion(found)
+    measure = "Recall" if run.task == "classification" else "F1"
+    against = next((model for model in ("control", "teacher") if model in models), "")
+    telling = perclass.most_telling([row for row in rows if "student" in row.values], against)
+    drawn = plots.class_plot(telling, measure) if telling else None
+    count = len(next(iter(matrices.values()))) if matrices else len(rows)
+    names, small = run.names(count), count <= perclass.LARGEST_MATRIX
+    listed = [] if small or "student" not in matrices else perclass.top_confusions(matrices, names)
+    shares = {model: _with_shares(matrix) for model, matrix in matrices.items()} if small else {}
+    return _Classes(names, shares, listed, list(matrices), drawn, measure, len(telling), len(rows), against)
+
+
+def _with_shares(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
+    """Each cell with its share of the row, which is what its shade shows."""
+    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
+    return [list(zip(counts, shares, strict=True)) for counts, shares in zip(matrix.tolist(), (matrix / totals).tolist(), strict=True)]
+
+
+def _regression(run: RunFiles) -> list[tuple[str, list[Markup]]]:
+    if run.task != "regression" or "student" not in run.predictions:
+        return []
+    names = run.names(run.predictions["student"].outputs.shape[1])
+    return [(name, plots.regression_plots(_three(run), column, name)) for column, name in enumerate(names[:_MOST_TARGETS])]
+
+
+def _disagreements(run: RunFiles) -> dict[str, Any] | None:
+    models = _three(run)
+    if run.task == "regression" or "student" not in models or "teacher" not in models:
+        return None
+    count, shown = gallery.disagreements(run, models["teacher"])
+    return {"count": count, "all": len(models["student"].ids), "shown": shown}
+
+
+def _all_metrics(run: RunFiles) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
+    """Every metric of every model as summary.json has it: (models, [(metric, [(value, interval)])])."""
+    models = table.models(run.summary)
+    names = list(dict.fromkeys(name for block in models.values() for name in block.get("metrics") or {}))
+
+    def cell(block: Mapping[str, Any], name: str) -> tuple[str, str]:
+        value, bounds = (block.get("metrics") or {}).get(name), (block.get("intervals") or {}).get(name)
+        return ("–" if value is None else f"{value:.4f}"), (f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "")
+
+    return list(models), [(words.title(name), [cell(block, name) for block in models.values()]) for name in names]
+
+
+def _reasons(summary: Mapping[str, Any]) -> list[str]:
+    """Why values are undefined, once each; where every model shares a reason it is said once."""
+    said: dict[str, list[str]] = {}
+    for model, block in [*table.models(summary).items(), ("transfer", summary.get("transfer") or {})]:
+        for name, reason in (block.get("reasons") or {}).items():
+            text = f"{name.replace('intervals.', 'interval of ').replace('_', ' ')}: {reason}"
+            said.setdefault(text, []).append(model)
+    return [f"{text} ({', '.join(models)})" for text, models in said.items()]
+
+
+def _environment(run: RunFiles) -> list[tuple[str, str]]:
+    facts = dict(run.environment)
+    versions = facts.pop("versions", None) or {}
+    command = facts.pop("command", None)
+    lines = [(name, str(value)) for name, value in facts.items() if value is not None and not isinstance(value, (dict, list))]
+    lines += [("command", " ".join(map(str, command)))] if command else []
+    return lines + [("versions", ", ".join(f"{package} {version}" for package, version in versions.items()))] * bool(versions)
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that can stand in a <script> element: no "<" is left that could close it."""
+    return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _downloads(run: RunFiles) -> list[tuple[str, str]]:
+    """(file name, data URI) of the numbers as JSON and CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["model", "metric", "value", "low", "high"])
+    for model, block in table.models(run.summary).items():
+        for name, value in (block.get("metrics") or {}).items():
+            writer.writerow([model, name, value, *((block.get("intervals") or {}).get(name) or ("", ""))])
+        for name in ("parameters", "macs", "bytes"):
+            writer.writerow([model, name, block.get(name), "", ""])
+        writer.writerow([model, "latency_ms", words.latency(block), "", ""])
+    texts = {"summary.json": ("application/json", json.dumps(run.summary, indent=2)), "metrics.csv": ("text/csv", buffer.getvalue())}
+    return [(name, f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}") for name, (kind, text) in texts.items()]

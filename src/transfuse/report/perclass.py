@@ -1,0 +1,95 @@
+"""Class by class: confusions and who is better where, from the stored predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfuse.evaluate.outcomes import ClassOutcomes, MultilabelOutcomes, outcomes
+from transfuse.report.collect import Predictions, RunFiles
+
+LARGEST_MATRIX = 20  # classes; beyond that a matrix can't be read and the commonest confusions are listed
+
+
+def class_outcomes(answers: Predictions) -> ClassOutcomes | None:
+    """Outcomes of the samples that have an answer; None where there is none."""
+    answered = np.isfinite(answers.outputs.max(1))
+    found = outcomes("classification", answers.outputs[answered], answers.labels[answered])
+    return found if isinstance(found, ClassOutcomes) and found.defect is None else None
+
+
+def confusion(found: ClassOutcomes) -> np.ndarray:
+    """int [classes, classes]: true class in rows, predicted class in columns."""
+    cells = np.bincount(found.labels * found.classes + found.predicted, minlength=found.classes**2)
+    return cells.reshape(found.classes, found.classes)
+
+
+@dataclass
+class Confusion:
+    """One pair of classes that the student mixes up, and how often each model does so."""
+
+    true: str
+    predicted: str
+    counts: dict[str, int]
+
+
+def top_confusions(matrices: dict[str, np.ndarray], names: list[str], most: int = 15) -> list[Confusion]:
+    """The student's commonest confusions, largest first."""
+    wrong = matrices["student"].copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(cell), len(names)) for cell in order if wrong.flat[cell] > 0]
+    return [
+        Confusion(names[row], names[column], {model: int(matrix[row, column]) for model, matrix in matrices.items()})
+        for row, column in pairs
+    ]
+
+
+@dataclass
+class ClassRow:
+    """One class: samples of it in the test split, and each model's recall (classification) or F1 (multilabel)."""
+
+    name: str
+    samples: int
+    values: dict[str, float]
+
+
+def per_class(run: RunFiles, models: dict[str, Predictions]) -> list[ClassRow]:
+    """Per-class results of all models on the classes that occur, in the classes' order."""
+    results: dict[str, np.ndarray] = {}
+    samples = np.zeros(0)
+    for model, answers in models.items():
+        counted = _recall(answers) if run.task == "classification" else _f1(answers)
+        if counted is not None:
+            results[model] = counted[1]
+            samples = counted[0] if model == "student" or not len(samples) else samples
+    names = run.names(len(samples))
+    return [
+        ClassRow(names[c], int(samples[c]), {model: float(values[c]) for model, values in results.items() if c < len(values)})
+        for c in range(len(samples))
+        if samples[c]
+    ]
+
+
+def _recall(answers: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
+    found = class_outcomes(answers)
+    if found is None:
+        return None
+    support = np.bincount(found.labels, minlength=found.classes)
+    hits = np.bincount(found.labels[found.correct], minlength=found.classes)
+    return support, hits / np.maximum(support, 1)
+
+
+def _f1(answers: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
+    found = outcomes("multilabel", answers.outputs, answers.labels)
+    if not isinstance(found, MultilabelOutcomes) or found.defect is not None:
+        return None
+    support, predicted = found.labels.sum(0), found.predicted.sum(0)
+    return support, 2 * (found.labels & found.predicted).sum(0) / np.maximum(support + predicted, 1)
+
+
+def most_telling(rows: list[ClassRow], against: str, most: int = 20) -> list[ClassRow]:
+    """Rows sorted by the student's value minus `against`'s; of many classes only those at both ends."""
+    ordered = sorted(rows, key=lambda row: (row.values["student"] - row.values.get(against, 0), row.name))
+    return ordered if len(ordered) <= most else ordered[: most // 2] + ordered[-(most // 2) :]

@@ -1,0 +1,195 @@
+"""Numbers and findings in words, the same on the page, on the card and in the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+_SHARES = {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "top5_accuracy"}
+_TITLES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "auroc": "AUROC",
+    "map": "mean average precision",
+    "hamming": "Hamming loss",
+    "balanced_accuracy": "balanced accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "precision": "precision (macro)",
+    "recall": "recall (macro)",
+}
+Tone = Literal["good", "none", "bad"]
+
+
+def title(name: str) -> str:
+    """What a metric is called in prose."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def metric(name: str, value: float | None) -> str:
+    """87.12% for shares, four significant digits for others, "undefined" for None."""
+    if value is None:
+        return "undefined"
+    return f"{100 * value:.2f}%" if name in _SHARES else f"{value:.4g}"
+
+
+def interval(name: str, bounds: Sequence[float] | None) -> str:
+    """85.60 to 88.51%."""
+    if bounds is None:
+        return ""
+    low, high = bounds
+    return f"{100 * low:.2f} to {100 * high:.2f}%" if name in _SHARES else f"{low:.4g} to {high:.4g}"
+
+
+def difference(name: str, value: float, signed: bool = True) -> str:
+    """+2.10 points of accuracy (shares), +3.21 (others)."""
+    number = 100 * value if name in _SHARES else value
+    digits = ".2f" if name in _SHARES else ".4g"
+    return f"{number:{'+' if signed else ''}{digits}}"
+
+
+def count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units: 49.4 kB."""
+    if value is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g} ms"
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def latency(model: Mapping[str, Any]) -> float | None:
+    """p50 at batch 1 in milliseconds, where it was measured."""
+    return ((model.get("latency_ms") or {}).get("batch_1") or {}).get("p50")
+
+
+@dataclass
+class Verdict:
+    """What the run found.
+
+    Attributes:
+        tone: good (the interval of the gain lies above 0), bad (below), none (it holds 0, or nothing was compared).
+        sentence: the finding.
+        details: what else a reader should know at once, one sentence each.
+    """
+
+    tone: Tone
+    sentence: str
+    details: list[str] = field(default_factory=list)
+
+
+def verdict(summary: Mapping[str, Any]) -> Verdict:
+    """Does the student beat its control, by how much, and how sure is that?"""
+    name = summary["primary"]["name"]
+    tone, sentence = _finding(summary, name)
+    details = [*_against_teachers(summary, name), *_agreement(summary)]
+    if summary["models"].get("control") and (summary.get("transfer") or {}).get("gain_interval"):
+        samples = summary["models"]["student"].get("samples")
+        over = f"the {samples:,} test samples" if samples else "the test samples"
+        details.append(f"The interval covers chance in {over}, not in training: other seeds can give other gains.")
+    return Verdict(tone, sentence, details)
+
+
+def _value(summary: Mapping[str, Any], group: str, model: str, name: str) -> float | None:
+    return ((summary.get(group) or {}).get(model) or {}).get("metrics", {}).get(name)
+
+
+def _finding(summary: Mapping[str, Any], name: str) -> tuple[Tone, str]:
+    transfer = summary.get("transfer") or {}
+    student, control = _value(summary, "models", "student", name), _value(summary, "models", "control", name)
+    gain, bounds = transfer.get("gain"), transfer.get("gain_interval")
+    if "control" not in summary["models"]:
+        reached = f"The student reaches {title(name)} {metric(name, student)}. " if student is not None else ""
+        return "none", f"{reached}There is no control to compare it with, so this run can't say what the teacher was worth."
+    if gain is None:
+        why = (transfer.get("reasons") or {}).get("gain", "a value is undefined")
+        return "none", f"Student and control can't be compared: {why}."
+    both = f"{metric(name, student)} against {metric(name, control)}"
+    if bounds is None:
+        return "none", f"The difference from the control is {_amount(name, gain, True)}, without an interval: {both}."
+    low, high = bounds
+    if low > 0:
+        return "good", f"The student beats its control by {_amount(name, gain)} ({_range(name, low, high)}): {both}."
+    if high < 0:
+        return "bad", f"The student does worse than its control by {_amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
+    small = f"the difference of {_amount(name, gain, True)} is within chance ({_range(name, low, high)})"
+    return "none", f"No evidence that the teacher helped: {both} for the control, and {small}."
+
+
+def _amount(name: str, gain: float, signed: bool = False) -> str:
+    return f"{difference(name, gain, signed)} {'points of ' if name in _SHARES else 'in '}{title(name)}"
+
+
+def _range(name: str, low: float, high: float) -> str:
+    return f"95% interval {difference(name, low, signed=low < 0)} to {difference(name, high, signed=high < 0)}"
+
+
+def _against_teachers(summary: Mapping[str, Any], name: str) -> list[str]:
+    student = summary["models"]["student"]
+    lines = []
+    for teacher, block in (summary.get("teachers") or {}).items():
+        called = "the teacher" if len(summary["teachers"]) == 1 else f"teacher {teacher}"
+        parts = []
+        if block.get("parameters") and student.get("parameters"):
+            times = block["parameters"] / student["parameters"]
+            smaller = (
+                f"{times:.3g} times smaller than"
+                if times > 1.05
+                else "as large as"
+                if times > 0.95
+                else f"{1 / times:.3g} times larger than"
+            )
+            parts.append(f"is {smaller} {called}")
+        value, own = _value(summary, "teachers", teacher, name), student["metrics"].get(name)
+        if value is not None and own is not None:
+            parts.append(f"reaches {metric(name, own)} where {called if not parts else 'that one'} reaches {metric(name, value)}")
+        if parts:
+            lines.append(f"The student {' and '.join(parts)}.")
+    return lines
+
+
+def _agreement(summary: Mapping[str, Any]) -> list[str]:
+    transfer = summary.get("transfer") or {}
+    if transfer.get("agreement") is None:
+        return []
+    what = "decisions" if summary.get("task") == "multilabel" else "test samples"
+    teachers = "teachers together" if len(summary.get("teachers") or {}) > 1 else "teacher"
+    control = transfer.get("control_agreement")
+    beside = f"; the control does on {share(control)}" if control is not None else ""
+    return [f"It answers as its {teachers} on {share(transfer['agreement'])} of the {what}{beside}."]
+
+
+def budget(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[bool | None, str]]:
+    """What the recipe allowed the student to cost: (met or None if not measured, sentence)."""
+    asked, student = recipe.get("budget") or {}, summary["models"]["student"]
+    found = []
+    for key, is_now, show in (("bytes", student.get("bytes"), size), ("latency_ms", latency(student), milliseconds)):
+        limit = asked.get(key)
+        if limit is None:
+            continue
+        what = "Size" if key == "bytes" else "Latency at batch 1 (p50)"
+        if is_now is None:
+            found.append((None, f"{what}: at most {show(limit)} was asked for; it was not measured."))
+        else:
+            met = is_now <= limit
+            found.append((met, f"{what}: {show(is_now)}, at most {show(limit)} was asked for: {'met' if met else 'missed'}."))
+    return found
