@@ -76,7 +76,7 @@ def reflected(positions: Tensor, length: int) -> Tensor:
 def crop_and_flip(pictures: Tensor, draws: Draws, crop: int, flip: bool) -> Tensor:
     """Pads by `crop` reflected pixels, cuts the original size out at one of (2 crop + 1)^2 places, mirrors half of the samples.
 
-    All of it is one gather: where each output pixel comes from is computed, so nothing is padded and no sample is looped over.
+    Where each output row and column comes from is computed, then both are gathered: nothing is padded, no sample is looped over.
 
     Args:
         pictures: [batch, channels, height, width].
@@ -92,8 +92,9 @@ def crop_and_flip(pictures: Tensor, draws: Draws, crop: int, flip: bool) -> Tens
     if crop:
         rows = reflected(rows + (draws.integers("crop.row", 2 * crop + 1) - crop)[:, None], height)
         columns = reflected(columns + (draws.integers("crop.column", 2 * crop + 1) - crop)[:, None], width)
-    source = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, height * width).expand(-1, channels, -1)
-    return pictures.reshape(batch, channels, height * width).gather(2, source).view(batch, channels, height, width)
+    which = torch.arange(batch * channels, device=pictures.device).view(batch, channels, 1) * height + rows[:, None, :]
+    moved = pictures.reshape(-1, width).index_select(0, which.flatten()).view(batch, channels * height, width)
+    return moved.gather(2, columns[:, None, :].expand(-1, channels * height, -1)).view(batch, channels, height, width)
 
 
 class BatchViews:
