@@ -1,7 +1,6 @@
 """Makes the tests importable as a package from the repository root (`tests.reference`), and finds real data where it is at hand."""
 
 import pytest
-
 from benchmarks import data
 
 

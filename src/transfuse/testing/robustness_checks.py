@@ -1,0 +1,134 @@
+"""Checks of what an objective survives: low precision, huge and constant signals, few classes and samples, missing labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transfuse.core.types import Step
+from transfuse.errors import TransfuseError
+from transfuse.testing.case import Case, ObjectiveDefect, Outcome, differs, gradients_differ, not_finite, run
+from transfuse.testing.steps import Sizes, agreeing, cast, cast_signals, is_signal, is_student, map_tensors, unlabelled
+
+HUGE = 1e4
+
+
+def check_precision(case: Case) -> None:
+    """bfloat16 and float16 signals give what the same values in float32 give: the maths is done in at least float32."""
+    step = case.step(dtype=torch.float32)
+    objective = case.make(step, torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        low = cast_signals(step, dtype)
+        try:
+            found = run(objective, low)
+        except RuntimeError as error:
+            raise ObjectiveDefect("precision", f"{dtype} signals are refused by torch: {error}") from error
+        if found.values.dtype not in (torch.float32, torch.float64):
+            raise ObjectiveDefect("precision", f"{dtype} signals give a value in {found.values.dtype}; it is to be at least float32")
+        expected = run(objective, cast_signals(low, torch.float32))
+        problem = differs(found.values, expected.values, 1e-3) or gradients_differ(found, expected, 2e-2)
+        if problem:
+            raise ObjectiveDefect("precision", f"{dtype} signals and the same values in float32 differ: {problem}")
+
+
+def check_extreme(case: Case) -> None:
+    """Value and gradient are finite for logits of +-1e4 and features of that size, in float32 and as float16 signals."""
+    generator = torch.Generator().manual_seed(5)
+
+    def huge(path: str, tensor: Tensor) -> Tensor:
+        if not is_signal(path, tensor):
+            return tensor
+        random = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        return HUGE * (random.sign() if path.endswith("logits") else random.clamp(-3, 3))
+
+    step = map_tensors(case.step(dtype=torch.float32), huge)
+    objective = case.make(case.step(), torch.float32)
+    for name, extreme in {"differing": step, "agreeing": agreeing(step)}.items():
+        if extreme is None:
+            continue
+        for dtype in (torch.float32, torch.float16):
+            problem = not_finite(run(objective, cast_signals(extreme, dtype)))
+            if problem:
+                raise ObjectiveDefect("extreme", f"{name} signals of +-1e4 in {dtype}: {problem}")
+
+
+def check_constant(case: Case) -> None:
+    """Value and gradient are finite where a model says nothing: equal logits, features of a dead layer."""
+    step = case.step(dtype=torch.float32)
+    objective = case.make(step, torch.float32)
+    for whose in ("student", "teachers", "all"):
+
+        def silent(path: str, tensor: Tensor, whose: str = whose) -> Tensor:
+            chosen = is_signal(path, tensor) and (whose == "all" or is_student(path) == (whose == "student"))
+            return torch.zeros_like(tensor) if chosen and not path.startswith("parameters") else tensor
+
+        problem = not_finite(run(objective, map_tensors(step, silent)))
+        if problem:
+            raise ObjectiveDefect("constant", f"all signals of {whose} are 0: {problem}")
+
+
+def check_small(case: Case) -> None:
+    """Two classes, one sample, unequal spatial sizes: they work, or are refused with the reason."""
+    odd = {"two classes": Sizes(classes=2), "one sample": Sizes(batch=1)}
+    if case.step().student.features:
+        odd["a smaller teacher map"] = Sizes(teacher_spatial=(2, 2))
+        odd["a smaller student map"] = Sizes(student_spatial=(2, 2))
+        odd["maps of other shapes"] = Sizes(student_spatial=(3, 5))
+    for what, sizes in odd.items():
+        step = case.step(sizes)
+        try:
+            objective = case.make(step)
+            outcome = run(objective, step)
+        except (ValueError, TransfuseError) as refusal:
+            if len(str(refusal)) < 20:
+                raise ObjectiveDefect("small", f"{what}: refused, but the reason is only '{refusal}'") from refusal
+            continue
+        except Exception as error:
+            raise ObjectiveDefect("small", f"{what}: {type(error).__name__}: {error}; compute it or say in a ValueError why not") from error
+        problem = not_finite(outcome)
+        if not problem and what == "two classes" and _teaches_nothing(outcome):
+            problem = "there is no gradient; refuse it and say why"
+        if not problem and what in ("two classes", "one sample"):
+            problem = differs(outcome.values, case.expected(objective, step), case.particulars.tolerance)
+        if problem:
+            raise ObjectiveDefect("small", f"{what}: {problem}")
+
+
+def _teaches_nothing(outcome: Outcome) -> bool:
+    reached = [gradient for gradient in outcome.gradients.values() if gradient is not None]
+    return all(bool((gradient.abs() < 1e-9).all()) for gradient in reached)
+
+
+def check_unlabelled(case: Case) -> None:
+    """Samples without a label leave value and gradient finite, and the other samples' values as they were.
+
+    An objective at batch level that needs labels is only ever shown labelled samples by the engine, and so it is here.
+    """
+    step = case.step()
+    objective = case.make(step)
+    before = run(objective, step).values
+    rows = slice(0, len(step.batch) // 2)
+    partly, none = unlabelled(step, rows), unlabelled(step, slice(None))
+    needs_labels = bool({"labels", "hard_labels"} & set(case.card.needs))
+    steps: list[Step] = [partly, none]
+    if case.card.level == "batch" and needs_labels:
+        steps = [partly.select(partly.batch.labelled)]
+    for shown in steps:
+        outcome = run(objective, shown)
+        problem = not_finite(outcome)
+        if problem:
+            raise ObjectiveDefect("unlabelled", f"some samples have no label: {problem}")
+    if case.card.level == "sample":
+        problem = differs(run(objective, partly).values[rows.stop :], before[rows.stop :], 1e-12)
+        if problem:
+            raise ObjectiveDefect("unlabelled", f"samples without a label change the others' values: {problem}")
+
+
+def check_float32(case: Case) -> None:
+    """float32, in which training runs, gives what float64 gives."""
+    step = case.step()
+    objective = case.make(step)
+    single = run(objective.float(), cast(step, torch.float32))
+    problem = differs(single.values, run(case.make(step), step).values, 1e-4)
+    if problem:
+        raise ObjectiveDefect("float32", f"differs from float64: {problem}")
