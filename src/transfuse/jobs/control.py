@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from transfuse import models
+from transfuse.core import ranks
 from transfuse.core.types import DataSet, Model, ModelRequest, Samples, WeightedObjective
+from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.teacher_cache import key
 from transfuse.errors import RecipeError
 from transfuse.jobs.context import Context
@@ -52,17 +55,25 @@ def obtain(
         return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
     stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
     if recipe.control == "reuse" and (stored / "student.safetensors").exists():
-        remove(folder)
-        shutil.copytree(stored, folder)
+        if ranks.rank() == 0:
+            remove(folder)
+            shutil.copytree(stored, folder)
+        ranks.barrier()
         trained = json.loads((folder / "student.json").read_text()).get("created", "earlier")
         context.say(f"control: reused, the same student was trained from labels {trained}")
         return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
-    folder.mkdir(parents=True, exist_ok=True)
+    if ranks.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    ranks.barrier()
     lesson = Lesson("control", pool, objectives, recipe.train, recipe.seed, folder / "metrics.jsonl")
     outcome = teach(context, student, data, lesson, views_of(recipe.augment))
     context.keep("seconds.control", outcome.seconds)
-    models.save_model(student, folder / "student.safetensors", {"stopped": outcome.stopped, "best_step": outcome.best_step})
-    _store(folder, stored)
+    if ranks.rank() == 0:
+        about = {"stopped": outcome.stopped, "best_step": outcome.best_step, "created": f"on {date.today():%Y-%m-%d}"}
+        models.save_model(student, folder / "student.safetensors", about)
+        Checkpoints(context.rundir.checkpoints / "control").clear()
+        _store(folder, stored)
+    ranks.barrier()
     return student
 
 

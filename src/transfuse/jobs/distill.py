@@ -15,6 +15,7 @@ from transfuse.core.protocols import Reporter
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data import samples as pools
 from transfuse.engine import parallel
+from transfuse.engine.checkpoint import Checkpoints
 from transfuse.jobs import control, finish, opening, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
@@ -126,10 +127,12 @@ def train_teacher(context: Context, recipe: DistillRecipe, data: DataSet, name: 
     outcome = teach(context, model, data, lesson, views_of(recipe.augment))
     model.pretrained = True
     context.keep(f"seconds.{name}", outcome.seconds)
+    context.say(f"teacher '{name}': trained in {outcome.seconds:.0f} s, best on validation at step {outcome.best_step} of {outcome.steps}")
     if note := control.stopped_note(name, outcome):
         context.say(note)
     if ranks.rank() == 0:
         models.save_model(model, teacher_path(context.rundir, name), {"best_step": outcome.best_step})
+        Checkpoints(context.rundir.checkpoints / name).clear()
     ranks.barrier()
 
 

@@ -41,8 +41,8 @@ def begin(
         context.say(warning)
     resolved, reasons = resolve(recipe, facts_of(recipe, data, context, out))
     assert isinstance(resolved, DistillRecipe)
-    for key, reason in reasons.items():
-        context.say(f"{key}: {reason}")
+    for line in spoken(reasons, resolved):
+        context.reporter.say(line) if ranks.rank() == 0 else None
     if ranks.rank() == 0:
         context.rundir.create()
         write_text(context.rundir.recipe, recipe_text if recipe_text is not None else dump(recipe))
@@ -51,6 +51,31 @@ def begin(
         write_text(context.rundir.resolved, dump(resolved))  # last: a folder that has it can be resumed
     ranks.barrier()
     return context, resolved, data
+
+
+def spoken(reasons: dict[str, str], resolved: DistillRecipe) -> list[str]:
+    """One line per `auto` value: key = value, and why. A teacher's training block repeats most of the student's; that is not said twice."""
+    values = resolved.model_dump()
+    lines = []
+    for key, reason in reasons.items():
+        parts = key.split(".")
+        if "train" in parts[1:] and reasons.get(".".join(parts[parts.index("train") :])) == reason:
+            continue
+        value = value_at(values, parts)
+        shown = f" = {value}" if isinstance(value, (str, int, float, bool)) else ""
+        lines.append(f"{key}{shown} ({reason})")
+    return lines
+
+
+def value_at(values: Any, parts: list[str]) -> Any:
+    """The value under a dotted key; entries of `objectives` by name, a single teacher as `teacher`; None where there is none."""
+    for part in parts:
+        if isinstance(values, list):
+            entry = next((entry for entry in values if entry["name"] == part), {})
+            values = {**entry.get("parameters", {}), **entry}
+        elif isinstance(values, dict):
+            values = values["teachers"].get("teacher") if part == "teacher" and "teachers" in values else values.get(part)
+    return values
 
 
 def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Context:
