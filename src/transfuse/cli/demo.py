@@ -1,4 +1,4 @@
-"""A whole distillation on small real data: teacher, student, control, report."""
+"""A whole distillation on small real data, in about a minute."""
 
 import click
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from transfuse import __version__
 from transfuse.cli.session import Session
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
 NOT_VERBS = ("__init__", "main", "session", "console")
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
-HERE = Path(__file__).parent
+WIDEST_HELP = 100
+HERE = os.path.dirname(__file__)  # not pathlib: importing it takes as long as half an interpreter
 
 
 class Verbs(click.Group):
     """One file beside this one = one verb; a file is imported only when its verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NOT_VERBS)
+        stems = (name[:-3] for name in os.listdir(HERE) if name.endswith(".py"))
+        return sorted(stem for stem in stems if stem not in NOT_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -44,7 +49,7 @@ class Verbs(click.Group):
 
 def first_line(verb: str) -> str:
     """A verb's line of help: the first line of its file, without importing it."""
-    with open(HERE / f"{verb}.py", encoding="utf-8") as file:
+    with open(os.path.join(HERE, f"{verb}.py"), encoding="utf-8") as file:
         return file.readline().strip().strip('"')
 
 
@@ -57,7 +62,11 @@ Begin with:
 
 
 @click.group(
-    cls=Verbs, epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Verbs,
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="VERB ...",
 )
 @click.version_option(__version__, prog_name="transfuse")
 @click.pass_context
@@ -76,7 +85,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     session = Session()
     try:
-        status = main.main(arguments if arguments is None else list(arguments), "transfuse", standalone_mode=False, obj=session)
+        given = None if arguments is None else list(arguments)
+        status = main.main(given, "transfuse", standalone_mode=False, obj=session, terminal_width=help_width())
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
@@ -96,6 +106,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         session.close()
         return failure(error, session.folder)
+
+
+def help_width() -> int:
+    """Columns for help. click would ask shutil, whose import takes as long as half an interpreter."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return max(50, min(int(columns), WIDEST_HELP) - 2)
+    try:
+        return max(50, min(os.get_terminal_size(sys.stdout.fileno()).columns, WIDEST_HELP) - 2)
+    except (OSError, ValueError):  # not a terminal
+        return 78
 
 
 def interruption(folder: Path | None) -> str:
@@ -139,6 +160,7 @@ def keep_traceback(error: Exception, folder: Path | None) -> Path:
     """Writes the traceback into the run folder, or into a temporary file where there is none."""
     import tempfile
     import traceback
+    from pathlib import Path
 
     text = "".join(traceback.format_exception(error))
     if folder is not None and folder.is_dir():

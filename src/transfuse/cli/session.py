@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from transfuse.cli.console import Console
     from transfuse.recipe.schema import Recipe
@@ -48,6 +48,7 @@ class Session:
         """
         import importlib
         import os
+        from pathlib import Path
 
         from transfuse.errors import RecipeError
         from transfuse.jobs.rundir import default_out
@@ -63,6 +64,8 @@ class Session:
 
 def recipe_text(file: str | None, overrides: Sequence[str]) -> str | None:
     """The user's file word for word, with what the command line changed as a comment at its end."""
+    from pathlib import Path
+
     if file is None:
         return None
     text = Path(file).read_text(encoding="utf-8-sig")

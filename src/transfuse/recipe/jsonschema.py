@@ -11,7 +11,12 @@ from transfuse.recipe.methods import TABLES, Block, Kind, objective_block, table
 from transfuse.recipe.schema import RECIPES
 
 Schema = dict[str, Any]
-_BYTES = {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]+\s*([KMGTkmgt][iI]?)?[Bb]?\s*$"}]}
+_BYTES = {
+    "anyOf": [
+        {"type": "integer", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]+\s*([KMGTkmgt][iI]?)?[Bb]?\s*$"},
+    ]
+}
 
 
 def build(job: str) -> Schema:
@@ -119,7 +124,10 @@ def _objectives(definitions: Schema) -> Schema:
         own = definitions[f"objective.{name}"]["properties"]["weight"]
         own["anyOf"] = [entry for entry in own["anyOf"] if entry.get("type") != "object"] + [weight]
         properties[name] = {**settings, "description": summaries[name]}
-    entries = [_named(name, {key: value for key, value in found.items() if key != "description"}, found["description"]) for name, found in properties.items()]
+    entries = [
+        _named(name, {key: value for key, value in found.items() if key != "description"}, found["description"])
+        for name, found in properties.items()
+    ]
     definitions["objective"] = {"oneOf": [{"enum": ["auto", *properties]}, *entries]}
     mapping = {"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 1}
     listed = {"type": "array", "items": {"$ref": "#/$defs/objective"}, "minItems": 1}

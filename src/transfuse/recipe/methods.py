@@ -70,7 +70,7 @@ def one_method(value: Any, kind: Kind) -> dict[str, Any]:
         raise_all(kind, [problem((), text, value)])
     name, settings = next(iter(value.items()))
     if name not in table:
-        text = f"unknown {kind}{did_you_mean(str(name), table) or '; known: ' + ', '.join(table)}"
+        text = f"unknown {kind} '{name}'{did_you_mean(str(name), table) or '; known: ' + ', '.join(table)}"
         raise_all(kind, [problem((str(name),), text, value)])
     try:
         return {name: table_block(kind, name).model_validate({} if settings is None else settings).model_dump()}

@@ -32,6 +32,7 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+_RIGHT_KIND = (*_BOUNDS, "too_short", "string_too_short")  # of a union's members, the one whose kind the value has
 _WORDS = ("extra_forbidden", "missing")
 _LISTED = 12  # known keys worth showing when nothing is near
 
@@ -114,7 +115,7 @@ def _real_place(entry: ErrorDetails, values: Any) -> tuple[Key, Key | None]:
 
 def _sentence(entries: list[ErrorDetails]) -> str:
     """One sentence for one place; several entries are the members of a union, none of which fits."""
-    entry = next((entry for entry in entries if entry["type"] in _BOUNDS), entries[0])
+    entry = next((entry for entry in entries if entry["type"] in _RIGHT_KIND), entries[0])
     kind, context, value = entry["type"], entry.get("ctx", {}), entry["input"]
     if kind == "extra_forbidden":
         known = context.get("known", [])
@@ -125,14 +126,14 @@ def _sentence(entries: list[ErrorDetails]) -> str:
     if kind in _BOUNDS:
         word, name = _BOUNDS[kind]
         return f"must be {word} {_number(context[name])}, got {_number(value)}"
+    if kind in ("too_short", "string_too_short"):
+        return "is empty" if not value else f"needs at least {context['min_length']} entries"
     needed = list(dict.fromkeys(filter(None, (_needed(entry) for entry in entries))))
     if needed:
         if kind == "literal_error" and len(entries) == 1 and isinstance(value, str):
             options = [option.strip("'\"") for option in needed[0].replace(" or ", ", ").split(", ")]
             return f"'{value}' is none of {needed[0]}{did_you_mean(value, options)}"
         return f"{describe(value)}, {' or '.join(needed)} is needed{_quotes(value, kind)}"
-    if kind in ("too_short", "string_too_short"):
-        return f"needs at least {context.get('min_length', 1)} entries" if context.get("min_length", 1) > 1 else "is empty"
     text = context.get("text", entry["msg"])
     return str(text).removeprefix("Value error, ")
 

@@ -131,11 +131,14 @@ def read_value(text: str, name: str) -> Any:
     Raises:
         RecipeError: it is no YAML, or not plain.
     """
-    node = _compose(text, name)
-    if node is None:
-        return None
-    _walk(node, (), name, {}, ())
-    return _construct(node, name)
+    try:
+        node = _compose(text, name)
+        if node is None:
+            return None
+        _walk(node, (), name, {}, ())
+        return _construct(node, name)
+    except RecipeError as error:  # a line number says nothing about one line
+        raise RecipeError(error.what, where=name, fix=error.fix) from None
 
 
 def lines_of(text: str) -> dict[Key, int]:

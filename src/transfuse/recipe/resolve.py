@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transfuse.recipe.facts import Facts
 from transfuse.recipe.needs import card_of, expanded, refusals
 from transfuse.recipe.schema import ObjectiveBlock, Recipe
 
-__all__ = ["Facts", "control_key_values", "control_objectives", "resolve"]
+__all__ = ["Facts", "control_key_values", "control_objectives", "resolve", "sentences"]
 
 DEFAULT_EPOCHS = 30.0
 DEFAULT_VIEWS = 8
@@ -38,6 +39,46 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         RecipeError: an objective's needs are not met, or two values contradict each other; one line per problem.
     """
     return _Resolution(recipe, facts).done()
+
+
+def sentences(recipe: Recipe, reasons: Mapping[str, str]) -> list[str]:
+    """What was decided, for people: "train.precision = bf16: the CPU has matrix units for it".
+
+    What holds for a teacher's training just as for the student's is said once.
+
+    Args:
+        recipe: the resolved recipe.
+        reasons: as `resolve` gives them.
+    """
+    values = recipe.model_dump()
+    said, heard = [], set()
+    for key, reason in reasons.items():
+        decided = f"{_shown(_value_at(values, key.split('.')))}: {reason}"
+        train, _, name = key.rpartition("train.")
+        if not train or (name, decided) not in heard:
+            said.append(f"{key} = {decided}")
+        heard.add((name, decided))
+    return said
+
+
+def _value_at(value: Any, parts: list[str]) -> Any:
+    """The value of a key as people write it: `teacher` for the teacher of that name, objectives by name."""
+    if not parts:
+        return value
+    if isinstance(value, list):
+        named = next(block for block in value if block["name"] == parts[0])
+        return _value_at({**named["parameters"], **named}, parts[1:])
+    if parts[0] == "teacher" and "teacher" not in value:
+        return _value_at(value["teachers"], parts)
+    return _value_at(value[parts[0]], parts[1:])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{entry['name']} ({entry['weight']:g})" if isinstance(entry, dict) else str(entry) for entry in value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class _Resolution:

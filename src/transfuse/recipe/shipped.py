@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from transfuse.core.registry import did_you_mean
 from transfuse.errors import RecipeError
@@ -30,5 +31,5 @@ def summaries() -> dict[str, str]:
     return {name: text(name).splitlines()[0].lstrip("# ").strip() for name in names()}
 
 
-def _folder() -> resources.abc.Traversable:
+def _folder() -> Traversable:
     return resources.files("transfuse.recipe") / "library"

@@ -25,7 +25,8 @@ _WRITTEN: dict[str, dict[str, str]] = {
     "distill": {
         "job": "job: distill",
         "data.source": "  source: bundled:digits",
-        "teachers": "teacher:\n  source: builtin:mlp\n  train: {epochs: 30}  # trains it on the labels first; remove where the source has trained weights",
+        "teachers": "teacher:\n  source: builtin:mlp\n"
+        "  train: {epochs: 30}  # on the labels; remove it where the source has trained weights",
         "student.source": "  source: builtin:mlp",
         "objectives": "objectives:  # terms of the loss: transfuse ls objectives\n"
         "  - cross_entropy: {weight: 0.1}\n  - kd: {weight: 0.9, temperature: 4}",
@@ -62,7 +63,11 @@ def _key(name: str, field: FieldInfo, path: str, written: dict[str, str]) -> lis
         return [*space, *_described(written[path], field.description if "\n" not in written[path] else None, depth), *inner]
     if block is None:
         return _described(f"{'  ' * depth}# {name}: {_default(name, field)}", field.description, depth)
-    lines = ["", *_described(f"{name}:", field.description, 0)] if depth == 0 else _described(f"{'  ' * depth}{name}:", field.description, depth)
+    lines = (
+        ["", *_described(f"{name}:", field.description, 0)]
+        if depth == 0
+        else _described(f"{'  ' * depth}{name}:", field.description, depth)
+    )
     for inner_name, inner_field in block.model_fields.items():
         lines += _key(inner_name, inner_field, f"{path}.{inner_name}", written)
     return lines
@@ -70,9 +75,7 @@ def _key(name: str, field: FieldInfo, path: str, written: dict[str, str]) -> lis
 
 def _model_keys(path: str) -> list[str]:
     """A model's keys beside its source, as comments."""
-    return [
-        line for name, field in ModelBlock.model_fields.items() if name != "source" for line in _key(name, field, f"{path}.{name}", {})
-    ]
+    return [line for name, field in ModelBlock.model_fields.items() if name != "source" for line in _key(name, field, f"{path}.{name}", {})]
 
 
 def _described(line: str, description: str | None, depth: int) -> list[str]:
