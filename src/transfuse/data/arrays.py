@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,11 +49,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npy":
         raise DataError("one array, without labels", fix="save inputs and labels together: np.savez(FILE, x=inputs, y=labels)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # np.load itself leaves a broken file open
             return {name: _member(archive, name) for name in archive.files}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError("not a whole npz file", fix="write it again with np.savez; a download may have been cut off") from error
 
 

@@ -40,7 +40,7 @@ def read(source: Any, request: DataRequest, labels_wanted: bool = True) -> DataP
 
 def _guess(source: str) -> str:
     path = Path(source).expanduser()
-    prefix = "images" if path.is_dir() else "arrays" if path.suffix == ".npz" else None
+    prefix = "images" if source and path.is_dir() else "arrays" if path.suffix == ".npz" else None
     return f"write {prefix}:{source}" if prefix else f"write KIND:{source or 'NAME'}, with KIND one of {', '.join(registry.names())}"
 
 

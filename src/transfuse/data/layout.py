@@ -106,11 +106,9 @@ def _channels_first(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 3:
         return array[:, None]
     first, last = array.shape[1] in (1, 3, 4), array.shape[3] in (1, 3, 4)
-    if first and last and array.shape[1] != array.shape[3]:
-        # [n, 1, 28, 3] can be one row of RGB or 3 pixel columns of grey: the thinner reading is the unlikely one, but not impossible
-        raise DataError(f"shape {array.shape} can be channels-first or channels-last", where=name, fix="give pictures larger than 4 pixels")
-    if first and last and array.shape[2] in (1, 3, 4):
-        raise DataError(f"shape {array.shape} can be channels-first or channels-last", where=name, fix="give them as a table, 2-D")
+    if first and last:
+        fix = "give pictures of more than 4 pixels a side, or a 2-D table"
+        raise DataError(f"shape {array.shape} can be channels-first or channels-last", where=name, fix=fix)
     if first:
         return array
     if last:
