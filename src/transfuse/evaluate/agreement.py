@@ -10,7 +10,7 @@ import torch
 from transfuse.core.card import TaskName
 from transfuse.core.numerics import bernoulli_kl
 from transfuse.errors import DataError
-from transfuse.evaluate.outcomes import to_array
+from transfuse.evaluate.outcomes import columns, to_array
 
 _ROWS = 4096
 
@@ -48,14 +48,6 @@ def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dic
         total += _bernoulli(student[part], teacher[part]) if independent else _softmax(student[part], teacher[part])
     kl = total / len(student)
     return {"agreement": float(same), "kl": kl if np.isfinite(kl) else None}
-
-
-def columns(task: TaskName, outputs: np.ndarray) -> np.ndarray:
-    """[n] or [n, outputs] -> [n, outputs]; a class given as a single Bernoulli logit z becomes the pair (0, z), which says the same."""
-    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-    if task == "classification" and outputs.shape[1] == 1:
-        return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
-    return outputs
 
 
 def answered(outputs: np.ndarray) -> np.ndarray:

@@ -99,6 +99,14 @@ def to_array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
+def columns(task: TaskName, outputs: np.ndarray) -> np.ndarray:
+    """[n] or [n, outputs] -> [n, outputs]; a class given as a single Bernoulli logit z becomes the pair (0, z), which says the same."""
+    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+    if task == "classification" and outputs.shape[1] == 1:
+        return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+    return outputs
+
+
 def outcomes(task: TaskName, outputs: Any, labels: Any, target: Target | None = None) -> Outcomes:
     """Per-sample results over the labelled samples; samples without a label (-1, NaN) are left out.
 
@@ -111,9 +119,7 @@ def outcomes(task: TaskName, outputs: Any, labels: Any, target: Target | None = 
     Raises:
         DataError: outputs and labels don't belong together.
     """
-    predictions, truth = to_array(outputs), to_array(labels)
-    if predictions.ndim == 1:
-        predictions = predictions[:, None]
+    predictions, truth = columns(task, to_array(outputs)), to_array(labels)
     if predictions.ndim != 2 or len(predictions) != len(truth):
         raise DataError(f"outputs of shape {predictions.shape} don't fit {len(truth)} labels", where="evaluation")
     if task == "classification":
@@ -141,8 +147,6 @@ def _defect(predictions: np.ndarray, usable: np.ndarray) -> str | None:
 def _classification(logits: np.ndarray, labels: np.ndarray) -> ClassOutcomes:
     if labels.ndim != 1:
         raise DataError(f"classification takes one class number per sample, not labels of shape {labels.shape}", where="evaluation")
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     labelled = labels >= 0
     logits, labels = logits[labelled], labels[labelled].astype(np.int64)
     if len(labels) and labels.max() >= logits.shape[1]:

@@ -11,8 +11,8 @@ from transfuse.core.card import TaskName
 from transfuse.core.types import Target
 from transfuse.errors import DataError
 from transfuse.evaluate import metrics, statistics
-from transfuse.evaluate.agreement import agreement, answered, columns
-from transfuse.evaluate.outcomes import ClassOutcomes, Outcomes, outcomes, to_array
+from transfuse.evaluate.agreement import agreement, answered
+from transfuse.evaluate.outcomes import ClassOutcomes, Outcomes, columns, outcomes, to_array
 
 _LARGEST_SORTS = 5 * 10**7  # samples x classes x resamples: about two seconds for the intervals of metrics that sort
 _COSTS = ("parameters", "macs", "bytes", "latency_ms")

@@ -36,6 +36,8 @@ def terms(recipe: Mapping[str, Any]) -> list[Term]:
         name, settings = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (str(entry), {})
         settings = dict(settings) if isinstance(settings, dict) else {}
         title, paper, link = _card(str(name))
+        if len(recipe.get("teachers") or {}) < 2:
+            settings.pop("teacher", None)  # there is nothing to choose
         text = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items() if value is not None)
         found.append(Term(str(name), title, paper, link, text))
     return found

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -38,8 +38,6 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
     "text.parse_math": False,  # a class may be called "$5"
 }
 
@@ -63,7 +61,7 @@ def figure(height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:
         axes.patch.set_alpha(0)
         axes.grid(True, color=colour("line"), linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.tick_params(colors=colour("muted"), labelcolor=colour("ink"), length=3, labelsize=8.5)
+        axes.tick_params(which="both", colors=colour("muted"), labelcolor=colour("ink"), labelsize=8.5)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(colour("muted"))
@@ -73,8 +71,9 @@ def figure(height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:
     return drawn, panels
 
 
-def legend(axes: Axes, where: Literal["best", "upper left"] = "best") -> None:
-    axes.legend(labelcolor=colour("ink"), loc=where, handlelength=2.2)
+def legend(axes: Axes) -> None:
+    """Names of the lines, where they hide least."""
+    axes.legend(labelcolor=colour("ink"), loc="best", handlelength=2.2, frameon=False, fontsize=8.5)
 
 
 def plain_numbers(axis: Axis) -> None:

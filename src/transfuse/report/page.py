@@ -119,7 +119,7 @@ class _Classes:
     models: list[str]
     figure: Markup | None
     measure: str
-    shown: int
+    rows: list[perclass.ClassRow]
     all: int
     against: str
 
@@ -142,7 +142,7 @@ def _classes(run: RunFiles) -> _Classes | None:
     names, small = run.names(count), count <= perclass.LARGEST_MATRIX
     listed = [] if small or "student" not in matrices else perclass.top_confusions(matrices, names)
     shares = {model: _with_shares(matrix) for model, matrix in matrices.items()} if small else {}
-    return _Classes(names, shares, listed, list(matrices), drawn, measure, len(telling), len(rows), against)
+    return _Classes(names, shares, listed, list(models), drawn, measure, telling, len(rows), against)
 
 
 def _with_shares(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
@@ -173,9 +173,16 @@ def _all_metrics(run: RunFiles) -> tuple[list[str], list[tuple[str, list[tuple[s
 
     def cell(block: Mapping[str, Any], name: str) -> tuple[str, str]:
         value, bounds = (block.get("metrics") or {}).get(name), (block.get("intervals") or {}).get(name)
-        return ("–" if value is None else f"{value:.4f}"), (f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "")
+        return ("undefined" if value is None else _digits(value, 4)), (
+            f"{_digits(bounds[0], 3)} – {_digits(bounds[1], 3)}" if bounds else ""
+        )
 
     return list(models), [(words.title(name), [cell(block, name) for block in models.values()]) for name in names]
+
+
+def _digits(value: float, digits: int) -> str:
+    """Below 10 so many decimals, else so many significant digits."""
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 def _reasons(summary: Mapping[str, Any]) -> list[str]:
@@ -183,7 +190,7 @@ def _reasons(summary: Mapping[str, Any]) -> list[str]:
     said: dict[str, list[str]] = {}
     for model, block in [*table.models(summary).items(), ("transfer", summary.get("transfer") or {})]:
         for name, reason in (block.get("reasons") or {}).items():
-            text = f"{name.replace('intervals.', 'interval of ').replace('_', ' ')}: {reason}"
+            text = f"{'Interval of ' if name.startswith('intervals.') else ''}{words.title(name.removeprefix('intervals.'))}: {reason}"
             said.setdefault(text, []).append(model)
     return [f"{text} ({', '.join(models)})" for text, models in said.items()]
 

@@ -90,6 +90,15 @@ def _f1(answers: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def most_telling(rows: list[ClassRow], against: str, most: int = 20) -> list[ClassRow]:
-    """Rows sorted by the student's value minus `against`'s; of many classes only those at both ends."""
-    ordered = sorted(rows, key=lambda row: (row.values["student"] - row.values.get(against, 0), row.name))
-    return ordered if len(ordered) <= most else ordered[: most // 2] + ordered[-(most // 2) :]
+    """Rows sorted by the gap, the student's value minus `against`'s.
+
+    Of many classes, those at both ends of gap * sqrt(samples): a class of one sample is always at one end of the plain gap.
+    """
+
+    def gap(row: ClassRow) -> float:
+        return row.values["student"] - row.values.get(against, 0)
+
+    if len(rows) > most:
+        ordered = sorted(rows, key=lambda row: gap(row) * row.samples**0.5)
+        rows = ordered[: most // 2] + ordered[-(most // 2) :]
+    return sorted(rows, key=lambda row: (gap(row), row.name))

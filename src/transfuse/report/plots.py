@@ -17,6 +17,7 @@ from transfuse.report.perclass import ClassRow
 
 _MOST_POINTS = 300  # of a curve
 _MOST_DOTS = 600  # of a scatter plot
+_FEWEST = 5  # samples in a bin that is drawn
 _PERCENT = 100
 
 
@@ -35,14 +36,18 @@ def size_plot(models: Mapping[str, Mapping[str, Any]], name: str) -> Markup | No
         return None
     drawn, (axes,) = figure()
     factor = _scale(name)
+    reach: list[float] = []
     for model, block in shown.items():
         value = factor * block["metrics"][name]
         low, high = (factor * bound for bound in block.get("intervals", {}).get(name, (value / factor, value / factor)))
+        reach += [low, value, high]
         shift = {"student": -4, "control": 4}.get(model, 0) if "control" in shown else 0  # points: both have the same size
         place = axes.transData + ScaledTranslation(shift / 72, 0, drawn.dpi_scale_trans)
         look: dict[str, Any] = {"color": colour(role(model)), "transform": place, "label": model}
         spread = [[max(0, value - low)], [max(0, high - value)]]
         axes.errorbar([block["parameters"]], [value], spread, marker=MARKERS[role(model)], markersize=7, capsize=3, linewidth=1.5, **look)
+    margin = 0.08 * (max(reach) - min(reach)) or 0.05 * abs(max(reach)) or 1
+    axes.set_ylim(min(reach) - margin, max(reach) + margin)  # shifted marks don't take part in autoscaling
     axes.set_xscale("log")
     sizes = [block["parameters"] for block in shown.values()]
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.2)
@@ -147,21 +152,21 @@ def class_plot(rows: Sequence[ClassRow], measure: str) -> Markup:
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel(f"{measure} (%), test samples in brackets")
     axes.grid(axis="y", visible=False)
-    drawn.legend(labelcolor=colour("ink"), loc="outside upper center", ncols=3, handlelength=1.2)
+    drawn.legend(labelcolor=colour("ink"), loc="outside upper center", ncols=3, handlelength=1.2, frameon=False, fontsize=8.5)
     return svg(drawn, f"{measure} by class for each model")
 
 
 def reliability_plot(found: Mapping[str, Reliability]) -> Markup:
-    """Accuracy against confidence in bins of equal width; on the diagonal confidence comes true."""
+    """Accuracy against confidence in bins of equal width, where five samples or more fall; on the diagonal confidence comes true."""
     drawn, (axes,) = figure()
     axes.plot([0, _PERCENT], [0, _PERCENT], color=colour("muted"), linewidth=1, linestyle="--")
     for model, bins in found.items():
-        filled = bins.count > 0
+        filled = bins.count >= _FEWEST
         look: dict[str, Any] = {"color": colour(role(model)), "marker": MARKERS[role(model)], "markersize": 4, "linewidth": 1.3}
         axes.plot(_PERCENT * bins.confidence[filled], _PERCENT * bins.accuracy[filled], label=model, **look)
     axes.set_xlabel("confidence of the prediction (%)")
     axes.set_ylabel("accuracy (%)")
-    legend(axes, "upper left")
+    legend(axes)
     return svg(drawn, "Accuracy against confidence for each model")
 
 

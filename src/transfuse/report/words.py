@@ -23,6 +23,9 @@ _TITLES = {
     "top5_accuracy": "top-5 accuracy",
     "precision": "precision (macro)",
     "recall": "recall (macro)",
+    "kl": "KL",
+    "macs": "MACs",
+    "latency_ms": "latency",
 }
 Tone = Literal["good", "none", "bad"]
 
@@ -140,7 +143,8 @@ def _amount(name: str, gain: float, signed: bool = False) -> str:
 
 
 def _range(name: str, low: float, high: float) -> str:
-    return f"95% interval {difference(name, low, signed=low < 0)} to {difference(name, high, signed=high < 0)}"
+    signed = low < 0 < high
+    return f"95% interval {difference(name, low, signed)} to {difference(name, high, signed)}"
 
 
 def _against_teachers(summary: Mapping[str, Any], name: str) -> list[str]:
@@ -169,6 +173,11 @@ def _against_teachers(summary: Mapping[str, Any], name: str) -> list[str]:
 
 def _agreement(summary: Mapping[str, Any]) -> list[str]:
     transfer = summary.get("transfer") or {}
+    apart = transfer.get("rmse_to_teacher")
+    if apart is not None:
+        control = transfer.get("control_rmse_to_teacher")
+        beside = f", the control's {control:.4g}" if control is not None else ""
+        return [f"Its predictions are {apart:.4g} (RMSE) away from the teacher's{beside}."]
     if transfer.get("agreement") is None:
         return []
     what = "decisions" if summary.get("task") == "multilabel" else "test samples"
