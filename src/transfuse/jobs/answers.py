@@ -57,6 +57,10 @@ class Oracle:
         """The teacher that answers on a training pool."""
         if self.model.table is not None:
             rows = table_rows(self.model, pool)
+            if (rows < 0).all():
+                what = f"{self.model.source} has no prediction for any of {len(pool)} training samples"
+                fix = f"its ids look like {self.model.table[0][:2].tolist()}, the data's like {pool.ids[:2].tolist()}"
+                raise ModelError(what, where=f"teachers.{self.name}", fix=fix)
             return TableTeacher(torch.from_numpy(rows), self.model.table[1])
         assert self.model.preprocess is not None
         live = LiveTeacher(self.model.network, self.model.preprocess, loader.fetch, self.device, self.precision, channels_last)
@@ -131,20 +135,11 @@ class Oracle:
 
 
 def table_rows(model: Model, samples: Samples) -> np.ndarray:
-    """int64 [n]: each sample's row in a table of predictions, -1 where it has none.
-
-    Raises:
-        ModelError: the table covers none of the samples: its ids are of another kind.
-    """
+    """int64 [n]: each sample's row in a table of predictions, -1 where it has none."""
     assert model.table is not None
     ids = model.table[0]
     rows = {str(name): row for row, name in enumerate(ids.tolist())}
-    found = np.array([rows.get(str(name), -1) for name in samples.ids.tolist()], dtype=np.int64)
-    if len(found) and (found < 0).all():
-        what = f"{model.source} has no prediction for any of {len(samples)} samples"
-        fix = f"its ids look like {ids[:2].tolist()}, the data's like {samples.ids[:2].tolist()}"
-        raise ModelError(what, where="teachers", fix=fix)
-    return found
+    return np.array([rows.get(str(name), -1) for name in samples.ids.tolist()], dtype=np.int64)
 
 
 def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool) -> Teachers:

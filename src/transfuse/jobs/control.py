@@ -17,6 +17,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.teacher_cache import key
 from transfuse.errors import RecipeError
 from transfuse.jobs.context import Context
+from transfuse.jobs.networks import restore
 from transfuse.jobs.rundir import RunDir, remove
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_key_values
@@ -52,7 +53,7 @@ def obtain(
     if recipe.control not in ("reuse", "train"):
         return _of_run(context, recipe.control)
     if (folder / "student.safetensors").exists():
-        return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
+        return restore(student, folder / "student.safetensors")
     stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
     if recipe.control == "reuse" and (stored / "student.safetensors").exists():
         if ranks.rank() == 0:
@@ -61,7 +62,7 @@ def obtain(
         ranks.barrier()
         trained = json.loads((folder / "student.json").read_text()).get("created", "earlier")
         context.say(f"control: reused, the same student was trained from labels {trained}")
-        return models.open_model(f"run:{context.rundir.path}#control", ModelRequest())
+        return restore(student, folder / "student.safetensors")
     if ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     ranks.barrier()

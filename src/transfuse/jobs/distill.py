@@ -19,7 +19,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.jobs import control, finish, opening, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.networks import open_student, open_teacher
+from transfuse.jobs.networks import open_student, open_teacher, restore
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
@@ -98,13 +98,10 @@ def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet) -> d
     """Opens every teacher, and trains those that the recipe trains."""
     oracles = {}
     for name, block in recipe.teachers.items():
-        path = teacher_path(context.rundir, name)
-        if path.exists():
-            model = models.open_model(f"file:{path}", opening.plain_request())
-        else:
-            model = open_teacher(name, block, data, recipe.seed, context.live.teachers.get(name), block.train is not None)
-            if block.train is not None:
-                train_teacher(context, recipe, data, name, model)
+        model = open_teacher(name, block, data, recipe.seed, context.live.teachers.get(name), block.train is not None)
+        if block.train is not None:
+            path = teacher_path(context.rundir, name)
+            restore(model, path) if path.exists() else train_teacher(context, recipe, data, name, model)
         precision = recipe.train.precision
         if model.module is not None:
             model.module.to(context.device)
@@ -146,7 +143,7 @@ def obtain_student(
 ) -> Model:
     """Trains the student, or opens it where it is trained already."""
     if context.rundir.student.exists():
-        return models.open_model(f"run:{context.rundir.path}", opening.plain_request())
+        return restore(student, context.rundir.student)
     pool = training_pool(data)
     channels_last = recipe.train.channels_last is True and data.modality == "image"
     teachers = teachers_on(oracles, pool, channels_last)

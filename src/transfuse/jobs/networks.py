@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from transfuse.core import seeds
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
 from transfuse.errors import ModelError
+from transfuse.models.classes import SelectedOutputs
+from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.schema import ModelBlock
 
 
@@ -92,6 +95,14 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
     else:
         model = align(model, data, block.classes)
     check_outputs(model, data, f"teachers.{name}")
+    return model
+
+
+def restore(model: Model, path: Path) -> Model:
+    """Puts trained weights, kept by an earlier stage, into a network of the same make; works for live modules as well."""
+    network = model.network.network if isinstance(model.network, SelectedOutputs) else model.network
+    load_into(network, read_state(path, trusted=False), str(path))
+    model.pretrained = True
     return model
 
 

@@ -13,7 +13,7 @@ import torch
 from transfuse import data as sources
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent
-from transfuse.core.types import DataRequest, DataSet, ModelRequest
+from transfuse.core.types import DataRequest, DataSet
 from transfuse.data import check
 from transfuse.engine import parallel, precision
 from transfuse.engine.loader import free_memory_bytes, is_labelled
@@ -153,8 +153,3 @@ def commit_here() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def plain_request(**values: Any) -> ModelRequest:
-    """A request that takes a model as its source has it."""
-    return ModelRequest(**values)

@@ -119,6 +119,9 @@ class RunDir:
             RunError: no such folder, or no recipe in it.
         """
         if not self.resolved.exists():
+            if self.recipe.exists():
+                fix = "nothing was trained yet: delete the folder and start the job again"
+                raise RunError("the run was stopped before it began", where=str(self.path), fix=fix)
             what = "no such run folder" if not self.path.exists() else "not a run folder: it has no recipe.resolved.yaml"
             raise RunError(what, where=str(self.path), fix="give the folder that a job wrote (its `out`)")
 
