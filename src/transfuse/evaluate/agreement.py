@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from transfuse.core.card import TaskName
-from transfuse.core.numerics import bernoulli_kl
 from transfuse.errors import DataError
 from transfuse.evaluate.outcomes import columns, to_array
 
@@ -40,13 +38,12 @@ def agreement(student_outputs: Any, teacher_outputs: Any, task: TaskName) -> dic
         return {"agreement": None, "kl": None, "rmse_to_teacher": None if apart is None else float(apart)}
     if not len(student):
         return {"agreement": None, "kl": None}
-    independent = task == "multilabel"
-    same = ((student > 0) == (teacher > 0)).mean() if independent else (student.argmax(1) == teacher.argmax(1)).mean()
+    same = ((student > 0) == (teacher > 0)).mean() if task == "multilabel" else (student.argmax(1) == teacher.argmax(1)).mean()
     total = 0.0
     for start in range(0, len(student), _ROWS):
         part = slice(start, start + _ROWS)
-        total += _bernoulli(student[part], teacher[part]) if independent else _softmax(student[part], teacher[part])
-    kl = total / len(student)
+        total += _divergence(_log_p(teacher[part], task), _log_p(student[part], task))
+    kl = total / (student.size if task == "multilabel" else len(student))
     return {"agreement": float(same), "kl": kl if np.isfinite(kl) else None}
 
 
@@ -55,19 +52,17 @@ def answered(outputs: np.ndarray) -> np.ndarray:
     return np.isfinite(outputs.max(1)) if outputs.size else np.zeros(len(outputs), bool)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def _log_p(logits: np.ndarray, task: TaskName) -> np.ndarray:
+    """Log-probabilities over the last axis: of all classes, or of no and yes for each class of a multilabel task."""
     logits = logits.astype(np.float64)
-    shifted = logits - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    if task == "multilabel":
+        logits = np.stack([np.zeros_like(logits), logits], axis=-1)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def _softmax(student: np.ndarray, teacher: np.ndarray) -> float:
-    log_p, log_q = _log_softmax(teacher), _log_softmax(student)
-    p = np.exp(log_p)
-    with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0 and the term is 0 by its limit
-        return float(np.where(p > 0, p * (log_p - log_q), 0).sum())
-
-
-def _bernoulli(student: np.ndarray, teacher: np.ndarray) -> float:
-    pair = (torch.as_tensor(teacher, dtype=torch.float64), torch.as_tensor(student, dtype=torch.float64))
-    return float(bernoulli_kl(*pair).sum()) / student.shape[1]
+def _divergence(teacher_log_p: np.ndarray, student_log_p: np.ndarray) -> float:
+    """Sum of p (log p - log q) over everything, where a p of 0 adds nothing."""
+    p = np.exp(teacher_log_p)
+    with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
+        return float(np.where(p > 0, p * (teacher_log_p - student_log_p), 0).sum())
