@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transfuse.errors import ModelError
 
-Resize = Literal["squash", "short_side"]
+Resize = Literal["squash", "short_side", "crop_first"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the same as Pillow's convert("L")
 
@@ -28,7 +28,8 @@ class Preprocess:
         mean, std: per channel or column, after `scale`; one value serves all. Empty means no normalisation.
         scale: factor for raw values; 1/255 for 8-bit images, 1 for tables.
         crop: fraction of the resized picture that the centre crop keeps, as in timm's `crop_pct`.
-        resize: "squash" ignores the aspect ratio; "short_side" resizes the shorter side to size / crop and crops the centre.
+        resize: "squash" ignores the aspect ratio; "short_side" resizes the shorter side to size / crop and crops the centre;
+            "crop_first" crops the centre, `crop` of the short side, and resizes that to size, as TensorFlow's ImageNet models did.
         interpolation: of the resize; antialiased, as Pillow does it.
     """
 
@@ -85,6 +86,9 @@ class Preprocess:
         if raw.ndim != 4 or self.size is None or tuple(raw.shape[-2:]) == tuple(self.size):
             return self(raw)
         raw = self._channels(raw)
+        if self.resize == "crop_first":
+            left, top, right, bottom = self._frame(raw.shape[-2], raw.shape[-1])
+            return self.normalise(resize_batch(raw[..., top:bottom, left:right], self.size, self.interpolation))
         resized = resize_batch(raw, self._resized(raw.shape[-2], raw.shape[-1]), self.interpolation)
         return self.normalise(centre_crop(resized, self.size))
 
@@ -92,6 +96,8 @@ class Preprocess:
         """The evaluation path from a picture file: Pillow's resize and centre crop, then [1, channels, height, width] floats."""
         image = image.convert("L" if self.channels == 1 else "RGB")
         if self.size is not None:
+            if self.resize == "crop_first":
+                image = image.crop(self._frame(image.height, image.width))
             height, width = self._resized(image.height, image.width)
             image = image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
         raw = torch.from_numpy(_pixels(image))
@@ -99,11 +105,22 @@ class Preprocess:
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         assert self.size is not None
+        if self.resize == "crop_first":
+            return self.size
         goal_height, goal_width = round(self.size[0] / self.crop), round(self.size[1] / self.crop)
         if self.resize == "squash":
             return goal_height, goal_width
         factor = max(goal_height / height, goal_width / width)
         return max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])
+
+    def _frame(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of the centred part that is `crop` of the largest one with the shape of `size`; each edge rounded."""
+        assert self.size is not None
+        part_height = self.crop * min(height, width * self.size[0] / self.size[1])
+        part_width = self.crop * min(width, height * self.size[1] / self.size[0])
+        edges = ((width - part_width) / 2, (height - part_height) / 2, (width + part_width) / 2, (height + part_height) / 2)
+        left, top, right, bottom = (round(edge) for edge in edges)
+        return left, top, right, bottom
 
     def _channels(self, raw: Tensor) -> Tensor:
         if self.channels is None or raw.shape[1] == self.channels:

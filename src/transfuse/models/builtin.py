@@ -32,7 +32,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
     options = dict(request.options)
     outputs, shape = options.pop("outputs", None), options.pop("input_shape", None)
     outputs = request.outputs if request.outputs is not None else outputs
-    shape = tuple(request.input_shape or shape or variant.input_shape or ())
+    shape = tuple(shape or request.input_shape or variant.input_shape or ())
     if not outputs or outputs < 1:
         raise ModelError("how many outputs?", source, "give the number of classes or targets: options: {outputs: 10}")
     _check_shape(variant, shape, source)

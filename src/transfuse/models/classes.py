@@ -68,6 +68,8 @@ def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | l
         fitted = _select(model, classes, [known.index(name) for name in classes])
         fitted.notes.append("the model's classes are the data's in another order: its outputs were reordered by name")
         return fitted
+    if count == 1 and len(classes) == 2:
+        return model  # a single logit: the log-odds of the second class
     if count is not None and count != len(classes):
         raise ModelError(f"the model has {count} outputs, the data {len(classes)} classes", model.source, _hint(known, classes))
     if known == classes:

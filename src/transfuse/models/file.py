@@ -35,7 +35,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
         raise ModelError(
             "the file doesn't say which network it belongs to", str(path), "architecture: builtin:resnet20 (timm:…, torchvision:…)"
         )
-    selected = sidecar.select
+    selected = sidecar.select if request.outputs in (None, len(sidecar.select or ())) else None
     wanted = replace(request, options={**sidecar.options, **request.options}, outputs=None if selected else request.outputs)
     model = rebuild(architecture, found, wanted, str(path))
     if selected:

@@ -56,7 +56,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, str, list[str] | None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key in ("ids", "classes", *_ARRAYS)}
             held = archive.files
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -26,6 +26,8 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     wanted = request.outputs
     options = dict(request.options)
     shape = options.get("input_shape") or request.input_shape
+    if shape is None and architecture == "builtin:mlp":
+        shape = _columns(state)
     plain = replace(
         request, architecture=None, options=options, outputs=options.get("outputs"), input_shape=tuple(shape) if shape else None
     )
@@ -45,6 +47,11 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     return model
 
 
+def _columns(state: dict[str, Tensor]) -> tuple[int, ...] | None:
+    """Inputs of the first linear layer of a state dict."""
+    return next(((value.shape[1],) for value in state.values() if value.ndim == 2), None)
+
+
 def _said_by_file(model: Model, state: dict[str, Tensor], request: ModelRequest) -> ModelRequest | None:
     """The request with the file's own outputs and input channels, or None where the draft already has them."""
     draft = model.network
@@ -56,9 +63,12 @@ def _said_by_file(model: Model, state: dict[str, Tensor], request: ModelRequest)
         if rows is not None and rows.shape[0] != head[1].weight.shape[0]:
             said = replace(said, outputs=rows.shape[0], options={**said.options, "outputs": rows.shape[0]})
     stem = next(((path, layer) for path, layer in draft.named_modules() if isinstance(layer, nn.Conv2d)), None)
-    if stem is not None and model.options.get("input_shape"):
-        kernel = named.get(f"{stem[0]}.weight")
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] != stem[1].weight.shape[1]:
-            shape = (kernel.shape[1] * stem[1].groups, *model.options["input_shape"][1:])
+    kernel = named.get(f"{stem[0]}.weight") if stem is not None else None
+    if stem is not None and kernel is not None and kernel.ndim == 4 and kernel.shape[1] != stem[1].weight.shape[1]:
+        channels = kernel.shape[1] * stem[1].groups
+        if "input_shape" in model.options:
+            shape = (channels, *model.options["input_shape"][1:])
             said = replace(said, input_shape=shape, options={**said.options, "input_shape": list(shape)})
+        elif "in_chans" in model.options:
+            said = replace(said, options={**said.options, "in_chans": channels})
     return None if said is request else said

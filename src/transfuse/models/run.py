@@ -19,7 +19,8 @@ def open_model(name: str, request: ModelRequest) -> Model:
     Raises:
         ModelError: no such folder, no such part, or the run has not written it.
     """
-    folder, hash_sign, part = name.rpartition("#") if "#" in name else (name, "", "student")
+    whole = "#" not in name or Path(name).expanduser().is_dir()  # a folder's own name may have a #
+    folder, hash_sign, part = (name, "", "student") if whole else name.rpartition("#")
     if part not in PARTS:
         raise ModelError(f"a run has no part '{part}'{did_you_mean(part, PARTS)}", f"run:{name}", f"parts: {', '.join(PARTS)}")
     path = Path(folder).expanduser()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import Model, Target
@@ -86,7 +86,7 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     text = json.dumps({**facts, **extra}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with _replacing(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable for its owner only
     with _replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,15 +47,17 @@ def _near(path: Path) -> str:
 
 def _load(path: Path, trusted: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's hints about foreign files; what matters of them is said below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        if not _needs_unpickling(error):
+        if not _needs_unpickling(error, path):
             raise ModelError(
                 f"truncated, damaged or not a torch file ({_first_line(error)})", str(path), "get or write it again"
             ) from error
         if not trusted:
             raise ModelError(
-                "the file holds pickled Python objects, which can run code when opened",
+                "the file holds pickled Python objects or TorchScript, which can run code when opened",
                 where=str(path),
                 fix="save the state dict alone (torch.save(model.state_dict(), …)), or say trusted: true if the file is your own",
             ) from error
@@ -63,12 +67,16 @@ def _load(path: Path, trusted: bool) -> Any:
         raise ModelError(f"can't be unpickled: {type(error).__name__}: {_first_line(error)}", str(path)) from error
 
 
-def _needs_unpickling(error: BaseException) -> bool:
+def _needs_unpickling(error: BaseException, path: Path) -> bool:
     """Whether the safe loader met an object that it doesn't build, rather than a damaged file."""
-    text = str(error)
-    return any(words in text for words in ("Unsupported global", "Unsupported class", "Unsupported operand", "TorchScript")) or (
-        "weights_only" in text and "was not an allowed global" in text
-    )
+    text = str(error).lower()
+    if "unsupported operand" in text:  # an instruction that torch.save doesn't write: another program's pickle, or no pickle at all
+        try:
+            with open(path, "rb") as file:
+                return all(True for _ in pickletools.genops(file))  # reads instructions without following them
+        except ValueError:
+            return False
+    return any(words in text for words in ("unsupported global", "unsupported class", "torchscript"))
 
 
 def _first_line(error: BaseException) -> str:

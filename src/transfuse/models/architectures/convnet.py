@@ -61,4 +61,4 @@ class ConvNet(nn.Module):
         return self.linear(hidden.mean((2, 3)))
 
 
-VARIANTS = {"convnet": Variant(ConvNet, "small plain ConvNet for tiny pictures, from 8x8 up", input_shape=None)}
+VARIANTS = {"convnet": Variant(ConvNet, "small plain ConvNet for tiny pictures, from 8x8 up")}
