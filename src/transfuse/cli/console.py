@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY = 10.0  # seconds between lines of progress where there is no terminal to draw a bar on
 UNLIMITED = 10_000  # columns of an output that isn't a screen
-_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
+_BAR_NEEDS = 45  # columns of a bar without its figures
+_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
 
 
 class Console:
@@ -45,12 +47,24 @@ class Console:
         return self._err or sys.stderr
 
     def say(self, text: str) -> None:
-        """A note; goes above a progress bar that is being drawn."""
+        """A note; goes above a progress bar that is being drawn, below one that is full."""
+        if self._bar is not None and self._bar.n >= (self._bar.total or 0):
+            self.close()
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=self.err, flush=True)
+        print(self._folded(text), file=self.err, flush=True)
         if self._bar is not None:
             self._bar.refresh()
+
+    def _folded(self, text: str) -> str:
+        """Lines broken between words on a terminal, so that it doesn't break them inside."""
+        if not self.err.isatty():
+            return text
+        columns = _columns()
+        return "\n".join(
+            line if len(line) < columns else textwrap.fill(line, columns - 1, subsequent_indent="    ", break_on_hyphens=False)
+            for line in text.split("\n")
+        )
 
     def write(self, text: str) -> None:
         """A result, on stdout."""
@@ -62,26 +76,28 @@ class Console:
             self.close()
             self._training, self._values, self._last_line = progress.name, {}, -PLAIN_EVERY
         self._values.update(progress.values)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in self._values.items())
         if self.err.isatty():
-            self._draw(progress, shown)
+            self._draw(progress)
             return
         now = self._clock()
         if now - self._last_line >= PLAIN_EVERY or progress.step >= progress.steps:
             self._last_line = now
-            ends = f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.1f}"
-            print(f"{progress.name}: {ends}{', ' + shown if shown else ''}", file=self.err, flush=True)
+            shown = [f"step {progress.step}/{progress.steps}", f"epoch {progress.epoch:.1f}", *_values_shown(self._values)]
+            print(f"{progress.name}: {', '.join(shown)}", file=self.err, flush=True)
 
-    def _draw(self, progress: Progress, shown: str) -> None:
+    def _draw(self, progress: Progress) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(total=progress.steps, desc=progress.name, file=self.err, dynamic_ncols=True, bar_format=_BAR, leave=True)
+        shown = _values_shown(self._values)
+        while len(shown) > 1 and len(", ".join(shown)) > _columns() - _BAR_NEEDS:
+            shown.pop()
         self._bar.total = progress.steps
-        self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)
         self._bar.update(progress.step - self._bar.n)
         if progress.step >= progress.steps:
-            self.close()
+            self._bar.refresh()  # the last figures, however soon after the ones before
 
     def close(self) -> None:
         """Ends the bar that is being drawn, if there is one."""
@@ -98,16 +114,30 @@ class Console:
         self.write(f"\nrun folder: {path}\nreport:     {Path(path) / 'report.html'}")
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows with the same keys, the keys as header; the first column is text, the others are figures."""
+        """Rows with the same keys, the keys as header; the first column is text, the others are figures.
+
+        On a screen that is too narrow for a row, each row is a block of lines.
+        """
         if not rows:
             return
         from rich.table import Table
+        from rich.text import Text
 
+        cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
+        widths = [max(len(row[index]) for row in cells) for index in range(len(rows[0]))]
+        heads = list(rows[0])
+        if self.out.isatty():
+            heads = [_stacked(name, width) for name, width in zip(heads, widths, strict=True)]
+        if sum(max(width, _widest(head)) + 2 for width, head in zip(widths, heads, strict=True)) - 2 > self._width():
+            for row in cells:
+                self.listing(zip(rows[0], row, strict=True))
+                self.write("")
+            return
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for index, name in enumerate(rows[0]):
-            table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
+        for index, head in enumerate(heads):
+            table.add_column(Text(head), justify="left" if index == 0 else "right", no_wrap=True, vertical="bottom")
+        for row in cells:
+            table.add_row(*map(Text, row))
         self._render(table)
 
     def listing(self, entries: Iterable[tuple[str, str]], heading: str | None = None) -> None:
@@ -127,7 +157,7 @@ class Console:
         self._render(table)
 
     def _width(self) -> int:
-        return shutil.get_terminal_size().columns if self.out.isatty() else UNLIMITED
+        return _columns() if self.out.isatty() else UNLIMITED
 
     def _render(self, content: Any) -> None:
         """Prints without trailing spaces; colours only on a terminal and without NO_COLOR."""
@@ -138,3 +168,20 @@ class Console:
         with rich.capture() as captured:
             rich.print(content)
         self.write("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _values_shown(values: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.3g}" for name, value in values.items()]
+
+
+def _stacked(name: str, width: int) -> str:
+    """A column's header over as many lines as it takes to be no wider than its cells, without breaking a word."""
+    return "\n".join(textwrap.wrap(name, max(width, *map(len, name.split()))))
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.split("\n")))

@@ -86,6 +86,9 @@ def command(session: Session, kind: str | None, words: tuple[str, ...]) -> None:
       transfuse ls digits              searches in every kind
     """
     console = session.console
+    beginnings = [name for name in KINDS if kind and name.startswith(kind.lower())]
+    if len(beginnings) == 1:  # `objective`, `obj`
+        kind = beginnings[0]
     if kind is None:
         console.listing([(name, (function.__doc__ or "").strip()) for name, function in KINDS.items()])
     elif kind in KINDS:

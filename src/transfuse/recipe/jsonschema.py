@@ -41,10 +41,9 @@ def build(job: str) -> Schema:
         _replace(train, kind, _one_of(kind, definitions))
     properties = schema["properties"]
     _replace(properties, "objectives", _objectives(definitions))
-    if "teachers" in properties:
-        about = "short for `teachers: {teacher: ...}`"
-        properties["teacher"] = {**properties["teachers"]["additionalProperties"], "description": about}
-        schema["not"] = {"required": ["teacher", "teachers"]}
+    for key, about in RECIPES[job].short_keys.items():
+        properties[key] = {**properties[f"{key}s"]["additionalProperties"], "description": about}
+        schema["not"] = {"required": [key, f"{key}s"]}
     schema["required"] = sorted({"job", *schema.get("required", [])})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"transfuse {job}", **schema}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
@@ -23,6 +23,8 @@ Kind = Literal["optimizer", "schedule", "weight"]
 class Block(BaseModel):
     """Strict: unknown keys are errors, "30" is not 30, defaults are validated too."""
 
+    short_keys: ClassVar[dict[str, str]] = {}  # keys that are opened before validation, and what they are for
+
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="wrap")
@@ -31,7 +33,7 @@ class Block(BaseModel):
         try:
             return handler({} if values is None else values)  # `train:` with all of its keys commented out
         except ValidationError as error:
-            known = {name: field.description for name, field in cls.model_fields.items()}
+            known = {**{name: field.description for name, field in cls.model_fields.items()}, **cls.short_keys}
             raise with_known_keys(error, known, accepts_text="source" in known) from None
 
 

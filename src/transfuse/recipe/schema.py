@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -188,6 +188,8 @@ class Recipe(Block):
 
 class DistillRecipe(Recipe):
     """A teacher (or several) teaches a student."""
+
+    short_keys: ClassVar[dict[str, str]] = {"teacher": "short for `teachers: {teacher: ...}`"}
 
     job: Literal["distill"] = "distill"
     data: Annotated[DataBlock, BeforeValidator(_source_string)]
