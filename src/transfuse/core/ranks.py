@@ -60,6 +60,15 @@ def gather_rows(values: Tensor) -> Tensor:
     return _GatherRows.apply(values, counts.tolist())  # type: ignore[no-any-return]
 
 
+def agreed(text: str) -> str:
+    """The first rank's text, on all ranks."""
+    if not active():
+        return text
+    shared = [text]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
 def barrier() -> None:
     if active():
         dist.barrier()

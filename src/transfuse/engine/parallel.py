@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -49,6 +50,9 @@ def wrap(module: nn.Module, device: torch.device) -> tuple[nn.Module, list[str]]
         else:
             notes.append("BatchNorm uses each rank's own statistics: the result depends on the number of processes")
     devices = [device.index] if device.type == "cuda" else None
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # the same choice under another name
+    if newer:
+        return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False), notes
     return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False), notes
 
 

@@ -32,7 +32,7 @@ def begin(
 ) -> tuple[Context, DistillRecipe, DataSet]:
     """Opens and checks the data, resolves the recipe and only then makes the run folder: a refused job leaves nothing behind."""
     device = parallel.start()
-    out = recipe.out or default_out(recipe.job)
+    out = ranks.agreed(recipe.out or default_out(recipe.job))  # processes may start in different seconds
     context = Context(RunDir(out), reporter or Silent(), device, live or Live())
     if ranks.rank() == 0:
         context.rundir.refuse_occupied()
