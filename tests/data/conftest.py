@@ -1,5 +1,7 @@
 """Small real files that several tests of data sources read."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +29,7 @@ def class_folders(tmp_path, picture):
         root = root or tmp_path / "photos"
         for place, (name, count) in enumerate(counts.items()):
             for number in range(count):
-                picture(root / name / f"{number:03}.png", size, mode, seed=hash((str(root), place, number)) % 2**32)
+                picture(root / name / f"{number:03}.png", size, mode, seed=zlib.crc32(f"{root.name}/{name}/{number}".encode()))
         return root
 
     return write

@@ -35,12 +35,9 @@ def test_x_and_y_are_one_pool(npz):
 
 
 def test_parts_are_kept_apart_with_distinct_ids(npz):
-    parts = open_data(
-        npz(
-            x_train=PICTURES[:30], y_train=LABELS[:30], x_val=PICTURES[30:40], y_val=LABELS[30:40], x_test=PICTURES[40:], y_test=LABELS[40:]
-        ),
-        DataRequest(),
-    )
+    split = {"train": slice(0, 30), "val": slice(30, 40), "test": slice(40, 60)}
+    arrays = {f"{kind}_{part}": held[rows] for part, rows in split.items() for kind, held in (("x", PICTURES), ("y", LABELS))}
+    parts = open_data(npz(**arrays), DataRequest())
     assert parts.val is not None
     assert parts.test is not None
     assert (len(parts.train), len(parts.val), len(parts.test)) == (30, 10, 20)
@@ -169,7 +166,7 @@ def test_a_damaged_member_is_named(npz):
 
 def test_a_single_npy_and_a_folder_are_explained(tmp_path):
     np.save(tmp_path / "x.npy", PICTURES)
-    with pytest.raises(DataError, match="np.savez"):
+    with pytest.raises(DataError, match=r"np\.savez"):
         open_data(str(tmp_path / "x.npy"), DataRequest())
     with pytest.raises(DataError, match="folder, not a file"):
         open_data(str(tmp_path), DataRequest())

@@ -80,6 +80,13 @@ def test_a_flat_folder_serves_as_unlabelled_and_is_refused_alone(class_folders, 
     assert (dataset.unlabelled.labels == -1).all()
 
 
+def test_unlabelled_pictures_of_the_same_oblong_size_fit(class_folders, tmp_path):
+    root = class_folders({"a": 10, "b": 10})
+    dataset = open_folder(root, unlabelled=f"images:{class_folders({'x': 3}, tmp_path / 'more')}")
+    assert dataset.unlabelled is not None
+    assert dataset.unlabelled.raw([0]).shape == (1, 3, 10, 12)
+
+
 def test_hidden_files_and_other_files_are_ignored(class_folders):
     root = class_folders({"a": 3, "b": 3})
     (root / ".git").mkdir()

@@ -32,7 +32,7 @@ def test_floats_are_regression_targets_and_nan_is_no_label():
     assert labels.parts["y"].shape == (3, 1)
     assert labels.parts["y"].isnan().tolist() == [[False], [False], [True]]
     assert labels.targets == ["target"]
-    assert read_labels({"y": np.zeros((3, 2)) + [0.5, 1]}).targets == ["target_0", "target_1"]
+    assert read_labels({"y": np.full((3, 2), 0.5)}).targets == ["target_0", "target_1"]
 
 
 def test_the_user_can_say_what_numbers_mean():

@@ -132,12 +132,22 @@ def test_what_float32_cannot_hold_is_refused():
         read(np.array([[1e300]]))
 
 
-@pytest.mark.parametrize(
-    "array", [np.array(["a", "b"]), np.zeros((3, 2), dtype=complex), np.zeros(4), np.zeros((2,) * 5), np.zeros((3, 0))]
-)
+NEITHER = [np.array(["a", "b"]), np.zeros((3, 2), dtype=complex), np.zeros(4), np.zeros((2,) * 5), np.zeros((3, 0))]
+
+
+@pytest.mark.parametrize("array", NEITHER, ids=["text", "complex", "1-D", "5-D", "no columns"])
 def test_what_is_no_table_and_no_pictures_is_refused(array):
     with pytest.raises(DataError):
         read(array)
+
+
+def test_read_only_and_reversed_arrays_are_taken():
+    frozen = PIXELS.transpose(0, 3, 1, 2).copy()
+    frozen.flags.writeable = False
+    assert np.array_equal(read(frozen)[0].numpy(), frozen)
+    assert np.array_equal(read(PIXELS[::-1])[0].numpy(), PIXELS[::-1].transpose(0, 3, 1, 2))
+    table = np.broadcast_to(np.float32(1), (3, 2))
+    assert read(table)[0].tolist() == [[1, 1]] * 3
 
 
 def test_tensors_lists_and_anything_array_like_are_taken():

@@ -10,9 +10,9 @@ from transfuse.errors import DataError
 
 def test_the_first_missing_part_is_named_with_a_sibling(tmp_path):
     (tmp_path / "photos" / "summer").mkdir(parents=True)
-    with pytest.raises(DataError, match="no 'fotos'.*did you mean 'photos'"):
+    with pytest.raises(DataError, match=r"no 'fotos'.*did you mean 'photos'"):
         existing(str(tmp_path / "fotos" / "summer"), "images")
-    with pytest.raises(DataError, match="no 'sumer'.*did you mean 'summer'"):
+    with pytest.raises(DataError, match=r"no 'sumer'.*did you mean 'summer'"):
         existing(str(tmp_path / "photos" / "sumer"), "images")
 
 
@@ -29,7 +29,7 @@ def test_files_and_folders_are_not_mistaken_for_each_other(tmp_path):
         existing_folder(str(tmp_path / "a.npz"), "images")
     with pytest.raises(DataError, match="a folder, not a file"):
         existing_file(str(tmp_path), "arrays")
-    with pytest.raises(DataError, match="no path after the colon"):
+    with pytest.raises(DataError, match=r"no path after the colon"):
         existing("", "images")
 
 

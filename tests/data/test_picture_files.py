@@ -1,6 +1,7 @@
 """Files are looked at once, together: one size, one number of channels, all broken ones in one message."""
 
 import pytest
+import torch
 
 from transfuse.core.types import DataRequest
 from transfuse.data.picture_files import Entry, look_at
@@ -18,8 +19,6 @@ def test_parts_keep_their_rows_and_share_one_shape(tmp_path, picture):
     assert pictures.rows("test") == [0, 3]
     assert pictures.rows("train") == [1, 2, 4, 5]
     assert pictures.shape == (3, 10, 12)
-    import torch
-
     samples = pictures.samples("test", torch.tensor([7, 8]))
     assert samples is not None
     assert samples.ids.tolist() == ["0.png", "3.png"]

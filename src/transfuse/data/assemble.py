@@ -147,7 +147,8 @@ def _spend_budget(
 def _more_unlabelled(train: Samples, unlabelled: Samples | None, request: DataRequest, parts: DataParts, notes: list[str]) -> Samples:
     """Another source's samples as inputs without labels; its own held-out parts stay out."""
     where = "data.unlabelled"
-    side = raw_shape(train)[-1] if parts.modality == "image" else None
+    shape = raw_shape(train)
+    side = shape[-1] if parts.modality == "image" and shape[-1] == shape[-2] else None
     with inside(where):
         more = read(request.unlabelled, replace(request, unlabelled=None, size=side, task="auto"), labels_wanted=False)
     if more.val is not None or more.test is not None:

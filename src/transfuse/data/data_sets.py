@@ -120,7 +120,7 @@ def _same(first: Any, second: Any) -> bool:
 
 def _item(item: Any, where: str) -> tuple[np.ndarray, Any]:
     """Input as an array (pictures of PIL as [height, width(, 3)] uint8) and label, or None."""
-    if isinstance(item, (tuple, list)) and len(item) == 2 and not np.isscalar(item[0]):
+    if isinstance(item, (tuple, list)) and len(item) == 2:
         given, label = item
     elif isinstance(item, (Tensor, np.ndarray, Image.Image)):
         given, label = item, None

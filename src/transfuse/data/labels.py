@@ -89,6 +89,10 @@ def _missing(array: np.ndarray) -> np.ndarray:
     return np.isnan(array) if array.dtype.kind == "f" else np.equal(array, -1)
 
 
+def _as_columns(array: np.ndarray) -> np.ndarray:
+    return array[:, None] if array.ndim == 1 else array
+
+
 def _zero_one(array: np.ndarray) -> bool:
     return bool(np.isin(array[~_missing(array)], (0, 1)).all())
 
@@ -139,7 +143,7 @@ def _from_one_hot(array: np.ndarray, name: str) -> np.ndarray:
 def _multilabel(arrays: Mapping[str, np.ndarray], classes: Sequence[str] | None, task: str) -> Labels:
     parts, one_hot = {}, True
     for name, array in arrays.items():
-        array = array.reshape(len(array), -1)
+        array = _as_columns(array)
         missing = _missing(array)
         partial = missing.any(1) & ~missing.all(1)
         broken = ~(np.isin(array, (0, 1)) | missing).all(1)
@@ -163,7 +167,7 @@ def _multilabel(arrays: Mapping[str, np.ndarray], classes: Sequence[str] | None,
 def _regression(arrays: Mapping[str, np.ndarray]) -> Labels:
     parts = {}
     for name, array in arrays.items():
-        values = array.astype(np.float32).reshape(len(array), -1)
+        values = _as_columns(array.astype(np.float32))
         if np.isinf(values).any():
             row = int(np.flatnonzero(np.isinf(values).any(1))[0])
             raise DataError("the target is infinite", where=f"{name}, row {row}", fix="remove the row, or NaN for no label")

@@ -51,13 +51,18 @@ def read_inputs(arrays: Arrays) -> tuple[dict[str, Tensor], Modality, list[str]]
         raise DataError(f"some parts are tables and some are pictures: {kinds}", fix="give all parts the same shape")
     notes: list[str] = []
     if "columns" in kinds.values():
-        found = {name: torch.from_numpy(_float32(array, name)) for name, array in arrays.items()}
+        found = {name: _tensor(_float32(array, name)) for name, array in arrays.items()}
         modality: Modality = "columns"
     else:
-        found = {name: torch.from_numpy(array) for name, array in _pictures(arrays, notes).items()}
+        found = {name: _tensor(array) for name, array in _pictures(arrays, notes).items()}
         modality = "image"
     _check_same_shape(found)
     return found, modality, notes
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())  # torch has no read-only memory
 
 
 def _check_numbers(array: np.ndarray, name: str) -> None:
@@ -83,7 +88,7 @@ def _not_finite(bad: np.ndarray) -> str:
 def _float32(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "f" and array.size and np.abs(array).max() > np.finfo(np.float32).max:
         raise DataError("holds values beyond the range of 32-bit floats", where=name, fix="rescale the column")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def _check_same_shape(found: Mapping[str, Tensor]) -> None:
@@ -99,7 +104,7 @@ def _pictures(arrays: Arrays, notes: list[str]) -> dict[str, np.ndarray]:
     if any(array.shape[1] == 4 for array in pixels.values()):
         notes.append("pictures have an alpha channel: they were put on white")
         pixels = {name: _on_white(array) if array.shape[1] == 4 else array for name, array in pixels.items()}
-    return {name: np.ascontiguousarray(array) for name, array in pixels.items()}
+    return pixels
 
 
 def _channels_first(array: np.ndarray, name: str) -> np.ndarray:

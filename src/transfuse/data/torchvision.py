@@ -89,14 +89,14 @@ def _open(constructor: Any, root: Path, where: str) -> dict[str, Any]:
         name for name, parameter in accepted.items() if parameter.default is inspect.Parameter.empty and name not in ("self", "root")
     ]
     required = [name for name in required if accepted[name].kind is not inspect.Parameter.VAR_KEYWORD]
-    if "train" in accepted and "split" not in accepted:
-        return {"train": _one(constructor, root, where, "train", True), "test": _one(constructor, root, where, "train", False)}
-    if "split" in accepted and "train" not in accepted:
-        return _by_split(constructor, root, where)
     if required:
         raise DataError(
             f"{constructor.__name__} needs {', '.join(required)}", where=where, fix="open it in Python and give the Dataset as data"
         )
+    if "train" in accepted and "split" not in accepted:
+        return {"train": _one(constructor, root, where, "train", True), "test": _one(constructor, root, where, "train", False)}
+    if "split" in accepted and "train" not in accepted:
+        return _by_split(constructor, root, where)
     return {"train": _one(constructor, root, where, None, None)}
 
 
