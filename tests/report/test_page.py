@@ -117,7 +117,8 @@ def test_the_page_has_all_sections(ten):
     ):  # fmt: skip
         assert heading in found.words
     assert "Knowledge distillation (soft targets)" in found.words
-    assert "the CPU has no matrix units for bf16" in found.words
+    assert "fp32: the CPU has no matrix units for bf16" in found.words
+    assert "teacher: the only teacher" in found.words
     assert "a.jpg, b.jpg" in found.words
     assert sum(tag == "svg" for tag, _ in found.tags) == 5
     assert sum(tag == "img" for tag, _ in found.tags) == 12

@@ -94,3 +94,21 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""
         found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision")) if part)))
     return found
+
+
+def value_of(recipe: Mapping[str, Any], key: str) -> str | None:
+    """What a key of the resolved recipe holds, by the name that reasons give it; None where it can't be found.
+
+    Objectives are addressed by name (`objectives.kd.weight`), the only teacher as `teacher`.
+    """
+    value: Any = recipe
+    for part in key.split("."):
+        if part == "teacher" and value is recipe:
+            value = (recipe.get("teachers") or {}).get("teacher")
+        elif isinstance(value, list):
+            value = next((next(iter(entry.values())) for entry in value if isinstance(entry, dict) and next(iter(entry)) == part), None)
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return None
+    return None if isinstance(value, dict) or (isinstance(value, list) and key == "objectives") else _plain(value)

@@ -26,7 +26,8 @@ def render(run: RunFiles) -> str:
     parts = [f"# {_plain(asked.model(student))}", _plain(found.sentence), *map(_plain, found.details)]
     parts += [_plain(line) for _, line in words.budget(summary, run.recipe)]
     parts.append(_table(table.rows(summary)))
-    parts.append("Test split; the control is the same student, trained on labels only. " + table.latency_note(summary))
+    control = " The control is the same student, trained on labels only." if "control" in summary["models"] else ""
+    parts.append(f"Test split.{control} {table.latency_note(summary)}".strip())
     facts = [f"- {what}: {_plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [
         f"- Objective: {_plain(term.title)}{f' ({_plain(term.settings)})' if term.settings else ''}" for term in asked.terms(run.recipe)

@@ -76,12 +76,12 @@ def legend(axes: Axes) -> None:
     axes.legend(labelcolor=colour("ink"), loc="best", handlelength=2.2, frameon=False, fontsize=8.5)
 
 
-def plain_numbers(axis: Axis) -> None:
-    """1k, 10k, 1M on a logarithmic axis, in place of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
+def plain_numbers(axis: Axis, decades: float) -> None:
+    """1k, 10k, 1M on a logarithmic axis, in place of powers of ten; 2k and 5k too where it spans few decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(numticks=8))
-    axis.set_minor_formatter(FuncFormatter(lambda value, position: ""))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=10))
+    axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
 
 

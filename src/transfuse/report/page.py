@@ -60,6 +60,7 @@ def render(run: RunFiles) -> str:
         disagreements=_disagreements(run),
         metrics=_all_metrics(run),
         reasons=_reasons(summary),
+        auto=[(key, asked.value_of(run.recipe, key), reason) for key, reason in run.auto.items()],
         python=loading.python(run.path, run.student),
         command=loading.command(run.path),
         environment=_environment(run),

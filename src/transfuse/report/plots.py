@@ -51,7 +51,7 @@ def size_plot(models: Mapping[str, Mapping[str, Any]], name: str) -> Markup | No
     axes.set_xscale("log")
     sizes = [block["parameters"] for block in shown.values()]
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.2)
-    plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis, np.log10(max(sizes) / min(sizes)) + 0.7)
     axes.set_xlabel("parameters")
     axes.set_ylabel(_axis_title(name))
     legend(axes)
