@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from transfuse import objectives
 from transfuse.core.card import Card
 from transfuse.errors import RecipeError
 from transfuse.recipe.control import control_objectives
@@ -80,7 +81,8 @@ def test_a_resolved_recipe_resolves_to_itself_and_survives_the_file():
 
 def test_default_objectives_follow_the_task():
     assert [(name, weight) for name, weight, _ in terms(resolved()[0])] == [("cross_entropy", 0.1), ("kd", 0.9)]
-    assert terms(resolved()[0])[1][2] == {"temperature": 4.0, "distribution": "softmax"}
+    kd = terms(resolved()[0])[1][2]
+    assert (kd["temperature"], kd["distribution"]) == (4.0, "softmax")
     multilabel = terms(resolved(replace(PICTURES, task="multilabel"))[0])
     assert [(name, weight) for name, weight, _ in multilabel] == [("bce", 0.1), ("kd", 0.9)]
     assert multilabel[1][2]["distribution"] == "bernoulli"
@@ -96,6 +98,18 @@ def test_one_changed_default_objective_keeps_the_others_and_its_default_weight()
         ("cross_entropy", 0.1, None),
         ("kd", 0.9, 2.0),
     ]
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_every_objective_resolves_with_its_defaults_on_a_task_that_it_is_defined_for(name):
+    task = objectives.card(name).tasks[0]
+    facts = replace(PICTURES, task=task, n_classes=1 if task == "regression" else 10)
+    if "domains" in objectives.card(name).needs:
+        assert "needs samples of a source and a target domain" in refusals(facts, objectives=[name])[0]
+        return
+    recipe, _ = resolved(facts, objectives=[name])
+    assert not autos(recipe.model_dump())
+    assert from_text(dump(recipe)) == recipe
 
 
 def test_a_weight_that_is_auto_is_the_papers():

@@ -60,11 +60,8 @@ class Console:
         """Lines broken between words on a terminal, so that it doesn't break them inside."""
         if not self.err.isatty():
             return text
-        columns = _columns()
-        return "\n".join(
-            line if len(line) < columns else textwrap.fill(line, columns - 1, subsequent_indent="    ", break_on_hyphens=False)
-            for line in text.split("\n")
-        )
+        fold = textwrap.TextWrapper(_columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+        return "\n".join(line if len(line) <= fold.width else fold.fill(line) for line in text.split("\n"))
 
     def write(self, text: str) -> None:
         """A result, on stdout."""

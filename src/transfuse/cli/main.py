@@ -13,7 +13,7 @@ from transfuse import __version__
 from transfuse.cli.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NOT_VERBS = ("__init__", "main", "session", "console")
@@ -105,7 +105,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _closed_pipe() if exit_.code == 1 else int(exit_.code or 0)
     except Exception as error:
         session.close()
-        return failure(error, session.folder)
+        return failure(error, session.folder, session.console.say)
 
 
 def help_width() -> int:
@@ -126,19 +126,19 @@ def interruption(folder: Path | None) -> str:
     return "interrupted"
 
 
-def failure(error: Exception, folder: Path | None) -> int:
+def failure(error: Exception, folder: Path | None, say: Callable[[str], None]) -> int:
     """Says what went wrong and returns the exit code: the user's to mend (2), or a defect of ours (1)."""
     from transfuse.errors import TransfuseError
 
     if isinstance(error, TransfuseError):
-        click.echo(str(error), err=True)
+        say(str(error))
         return error.exit_code
     if (text := disk_trouble(error)) is not None:
-        click.echo(text, err=True)
+        say(text)
         return TransfuseError.exit_code
     where = keep_traceback(error, folder)
     summary = " ".join(f"{type(error).__name__}: {error}".split())
-    click.echo(f"transfuse failed, and this is a defect of ours: {summary[:300]}\n  the traceback is in {where}", err=True)
+    say(f"transfuse failed, and this is a defect of ours: {summary[:300]}\n  the traceback is in {where}")
     return 1
 
 

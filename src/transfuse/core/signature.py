@@ -30,7 +30,7 @@ def parameters(constructor: Callable[..., Any]) -> list[Parameter]:
         TypeError: a parameter has no annotation, or hides others behind *args or **kwargs: such a signature can't be a schema.
     """
     target = constructor.__init__ if isinstance(constructor, type) else constructor
-    if target is object.__init__:
+    if target is object.__init__ or target.__module__.startswith("torch.nn"):  # nn.Module's own: the class has no constructor
         return []
     hints = typing.get_type_hints(target, include_extras=True)
     described = {entry.arg_name: entry.description or "" for entry in docstring_parser.parse(inspect.getdoc(constructor) or "").params}
