@@ -27,7 +27,7 @@ def class_folders(tmp_path, picture):
 
     def write(counts, root=None, size=(12, 10), mode="RGB"):
         root = root or tmp_path / "photos"
-        for place, (name, count) in enumerate(counts.items()):
+        for name, count in counts.items():
             for number in range(count):
                 picture(root / name / f"{number:03}.png", size, mode, seed=zlib.crc32(f"{root.name}/{name}/{number}".encode()))
         return root

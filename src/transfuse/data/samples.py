@@ -136,8 +136,8 @@ class FileSamples(_Base):
         self.digests = digests
         self._fit = Preprocess(size=shape[1:], channels=shape[0], resize="short_side")
 
-    def _decoded(self, indices: Indices, preprocess: Preprocess) -> Tensor:
-        decode = partial(_decode, preprocess=preprocess)
+    def _decoded(self, indices: Indices, preprocess: Preprocess, dtype: torch.dtype) -> Tensor:
+        decode = partial(_decode, preprocess=preprocess, dtype=dtype)
         paths = self.paths[_rows(indices).numpy()].tolist()
         in_worker = get_worker_info() is not None  # a worker is one of many already
         return torch.cat([decode(path) for path in paths] if in_worker else in_threads(decode, paths))
@@ -145,18 +145,18 @@ class FileSamples(_Base):
     def raw(self, indices: Indices) -> Tensor:
         if len(indices) == 0:
             return torch.empty((0, *self.shape), dtype=torch.uint8)
-        return self._decoded(indices, self._fit).to(torch.uint8)
+        return self._decoded(indices, self._fit, torch.uint8)
 
     def exact(self, indices: Indices, preprocess: Preprocess) -> Tensor:
         channels = preprocess.channels or self.shape[0]
         size = preprocess.size or self._fit.size  # files differ in size: a model without a size of its own gets the data's
         resize = preprocess.resize if preprocess.size else "short_side"
         preprocess = replace(preprocess, channels=channels, size=size, resize=resize)
-        return self._decoded(indices, preprocess) if len(indices) else torch.empty((0, channels, *(size or ())))
+        return self._decoded(indices, preprocess, torch.float32) if len(indices) else torch.empty((0, channels, *(size or ())))
 
 
-def _decode(path: str, preprocess: Preprocess) -> Tensor:
-    return preprocess.exact_image(read_picture(path))
+def _decode(path: str, preprocess: Preprocess, dtype: torch.dtype) -> Tensor:
+    return preprocess.exact_image(read_picture(path)).to(dtype)
 
 
 class Selection(_Base):

@@ -22,16 +22,41 @@ def fit_preprocess(samples: Samples, modality: Modality, seed: int) -> Preproces
     Pictures are scaled by 1/255 when they are 8-bit or floats in 0..255; columns and other floats aren't.
     """
     rows = some(len(samples), MOST_PICTURES, seed, "statistics") if modality == "image" else np.arange(len(samples))
-    moments = _Moments()
+    shape, whole = raw_shape(samples), raw_dtype(samples) == torch.uint8
+    moments = _Histogram(shape[0]) if whole else _Moments()
     for start in range(0, len(rows), _CHUNK[modality]):
         moments.add(samples.raw(rows[start : start + _CHUNK[modality]].tolist()))
-    shape, whole = raw_shape(samples), raw_dtype(samples) == torch.uint8
     if modality != "image":
         return Preprocess(mean=moments.mean(1.0), std=moments.std(1.0))
     scale = 1 / _PIXEL_RANGE if whole or (moments.low >= 0 and 1 < moments.high <= _PIXEL_RANGE) else 1.0
     return Preprocess(
         size=(shape[1], shape[2]), channels=shape[0], mean=moments.mean(scale), std=moments.std(scale), scale=scale, resize="short_side"
     )
+
+
+class _Histogram:
+    """Counts of the 256 grey levels per channel: exact, and much faster than sums in float64."""
+
+    low, high = 0.0, _PIXEL_RANGE
+
+    def __init__(self, channels: int):
+        self.counts = torch.zeros(channels, 256, dtype=torch.float64)
+
+    def add(self, raw: Tensor) -> None:
+        for channel in range(raw.shape[1]):
+            self.counts[channel] += torch.bincount(raw[:, channel].reshape(-1), minlength=256)
+
+    def _moment(self, power: int) -> Tensor:
+        levels = torch.arange(256, dtype=torch.float64).pow(power)
+        return self.counts @ levels / self.counts.sum(1)
+
+    def mean(self, scale: float) -> tuple[float, ...]:
+        return tuple((self._moment(1) * scale).tolist())
+
+    def std(self, scale: float) -> tuple[float, ...]:
+        variance = self._moment(2) - self._moment(1).square()
+        varies = (self.counts > 0).sum(1) > 1
+        return tuple(torch.where(varies, variance.clamp(min=0).sqrt() * scale, torch.ones_like(variance)).tolist())
 
 
 class _Moments:
