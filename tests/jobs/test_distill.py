@@ -115,7 +115,7 @@ def test_multilabel_distils_with_a_bernoulli_kl(job, tmp_path):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(300, 6)).astype(np.float32)
     np.savez(tmp_path / "multi.npz", x=x, y=(x[:, :3] + 0.1 * generator.normal(size=(300, 3)) > 0).astype(np.int64))
-    run = job(data=f"arrays:{tmp_path / 'multi.npz'}")
+    run = job("train.steps=150", data=f"arrays:{tmp_path / 'multi.npz'}")
     resolved = (run.path / "recipe.resolved.yaml").read_text()
     assert "bernoulli" in resolved
     assert "bce" in resolved
@@ -168,7 +168,8 @@ def test_a_table_of_predictions_teaches_the_samples_that_it_covers(job, tmp_path
 
 def test_two_teachers_and_one_of_them_named(job):
     teachers = {
-        name: {"source": "builtin:mlp", "options": {"widths": [width]}, "train": {"steps": 40}} for name, width in (("big", 64), ("wide", 96))
+        name: {"source": "builtin:mlp", "options": {"widths": [width]}, "train": {"steps": 40}}
+        for name, width in (("big", 64), ("wide", 96))
     }
     run = job("objectives=[cross_entropy, {kd: {teacher: big}}]", teachers=teachers)
     assert set(run.summary["teachers"]) == {"big", "wide"}

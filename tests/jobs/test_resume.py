@@ -112,7 +112,9 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_counts_on(tmp_path):
     interrupted(values, at=10)
     assert not (out / "summary.json").exists()
     finished = resume.resume(out)
-    fresh = distill.run(from_values({"job": "distill", **{**values, "out": str(tmp_path / "fresh"), "cache": {"dir": str(tmp_path / "other")}}}))
+    fresh = distill.run(
+        from_values({"job": "distill", **{**values, "out": str(tmp_path / "fresh"), "cache": {"dir": str(tmp_path / "other")}}})
+    )
     assert all(torch.equal(weights(out)[key], weights(fresh.path)[key]) for key in weights(out))
     assert finished.summary["teacher_forwards"] == fresh.summary["teacher_forwards"]
     with pytest.raises(RunError, match="finished"):
@@ -142,7 +144,9 @@ def test_a_run_with_live_objects_says_what_it_needs_to_go_on(tmp_path):
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        transfuse.distill(data, student, teacher, train={"steps": 20}, out=tmp_path / "run", reporter=Impatient(), cache={"dir": str(tmp_path)})
+        transfuse.distill(
+            data, student, teacher, train={"steps": 20}, out=tmp_path / "run", reporter=Impatient(), cache={"dir": str(tmp_path)}
+        )
     with pytest.raises(RunError, match="data, student, teacher"):
         transfuse.resume(tmp_path / "run")
     run = transfuse.resume(tmp_path / "run", data=data, student=student, teacher=teacher)

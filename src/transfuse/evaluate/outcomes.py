@@ -154,7 +154,7 @@ def _classification(logits: np.ndarray, labels: np.ndarray) -> ClassOutcomes:
     # -inf is fine (a table of probabilities may hold zeros), as long as something is left in the row
     highest = logits.max(1) if logits.size else np.empty(0)
     defect = _defect(logits, np.isfinite(highest))  # the maximum is NaN, +inf or -inf exactly where the row is unusable
-    numbers = [np.empty(len(labels)) for _ in range(5)]
+    numbers = [np.zeros(len(labels)) for _ in range(5)]
     log_normaliser, confidence, nll, brier, rank = numbers
     if defect is None:
         rows = max(1, _CHUNK // logits.shape[1])

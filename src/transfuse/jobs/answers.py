@@ -96,7 +96,9 @@ class Oracle:
         """Parameters, MACs, bytes and latency; remembered, since a teacher's cost doesn't change between students."""
         if self.model.module is None:
             return None
-        path = Path(self.cache.dir) / "costs" / f"{key.combine(teacher=self.hash, threads=threads, torch=torch.__version__)}.json"
+        path = (
+            Path(self.cache.dir) / "costs" / f"{key.combine({'teacher': self.hash, 'threads': threads, 'torch': torch.__version__})}.json"
+        )
         if path.exists():
             return json.loads(path.read_text())
         assert self.model.preprocess is not None
@@ -130,7 +132,7 @@ class Oracle:
 
     def _store(self, about: dict[str, Any], rows: int, precision: str) -> Store:
         named = {name: value for name, value in about.items() if name != "source"}  # the same weights by another path are the same teacher
-        identity = key.combine(**named, stored=precision)
+        identity = key.combine({**named, "stored": precision})
         return Store(Path(self.cache.dir), identity, rows, self.columns, precision, self.cache.max_bytes, about)
 
 

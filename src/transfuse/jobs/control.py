@@ -30,7 +30,7 @@ def control_key(recipe: DistillRecipe, data: DataSet, student: Model) -> str:
     contents = {name: samples.fingerprint for name, samples in parts.items() if samples is not None}
     labels = {name: samples.labels for name, samples in parts.items() if samples is not None}
     weights = key.hash_tensors(dict(student.network.state_dict()))
-    return key.combine(recipe=control_key_values(recipe), data=contents, labels=key.hash_tensors(labels), weights=weights)
+    return key.combine({"recipe": control_key_values(recipe), "data": contents, "labels": key.hash_tensors(labels), "weights": weights})
 
 
 def obtain(

@@ -41,15 +41,15 @@ def evaluate(
         return
     threads = recipe.budget.threads
     outputs = {"student": keep_predictions(context, data, "student", asking(student))}
-    models = {"student": summary_of(data, outputs["student"], measured(student, data, threads))}
+    models = {"student": summary_of(data, outputs["student"], measured(student, data, threads), recipe.seed)}
     if control is not None:
         outputs["control"] = keep_predictions(context, data, "control", asking(control))
-        models["control"] = summary_of(data, outputs["control"], measured(control, data, threads))
+        models["control"] = summary_of(data, outputs["control"], measured(control, data, threads), recipe.seed)
     before = sum(oracle.asked() for oracle in oracles.values())
     said, teachers = {}, {}
     for name, oracle in oracles.items():
         said[name] = keep_predictions(context, data, name, oracle.outputs)
-        teachers[name] = summary_of(data, said[name], oracle.cost(threads))
+        teachers[name] = summary_of(data, said[name], oracle.cost(threads), recipe.seed)
     forwards = context.ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before
     name, higher = metrics.primary(data.task)
     ledger = context.ledger
@@ -61,7 +61,9 @@ def evaluate(
         "models": models,
         "teachers": teachers,
         "sources": {},
-        "transfer": transfer_summary(data.task, data.test.labels.numpy(), outputs["student"], outputs.get("control"), said or None),
+        "transfer": transfer_summary(
+            data.task, data.test.labels.numpy(), outputs["student"], outputs.get("control"), said or None, recipe.seed
+        ),
         "teacher_forwards": forwards,
         "seconds": {
             "train": round(ledger.get("seconds.student", 0.0), 3),
@@ -107,8 +109,9 @@ def keep_predictions(context: Context, data: DataSet, name: str, ask: Ask) -> np
     return content["outputs"]
 
 
-def summary_of(data: DataSet, outputs: np.ndarray, costs: Mapping[str, Any] | None) -> dict[str, Any]:
-    return model_summary(data.task, outputs, data.test.labels.numpy(), costs, data.target)
+def summary_of(data: DataSet, outputs: np.ndarray, costs: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
+    """One model's block of the summary."""
+    return model_summary(data.task, outputs, data.test.labels.numpy(), costs, data.target, seed)
 
 
 def measured(model: Model, data: DataSet, threads: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,6 +39,6 @@ def hash_teacher(module: nn.Module, input_shape: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
-def combine(**parts: Any) -> str:
-    """One short hash of named plain values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+def combine(parts: Mapping[str, Any]) -> str:
+    """One short hash of named plain values; their order makes no difference."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True, default=str).encode()).hexdigest()[:32]
