@@ -51,7 +51,9 @@ def obtain(
         context.say("control: none, so the report can't say what distillation was worth")
         return None
     if recipe.control not in ("reuse", "train"):
-        return _of_run(context, recipe.control)
+        source = of_run(recipe.control)
+        context.say(f"control: {source}")
+        return models.open_model(source, ModelRequest())
     if (folder / "student.safetensors").exists():
         return restore(student, folder / "student.safetensors")
     stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
@@ -91,14 +93,17 @@ def _store(folder: Path, stored: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _of_run(context: Context, path: str) -> Model:
+def of_run(path: str) -> str:
+    """The model source of another run's control, or of its student where it has none.
+
+    Raises:
+        RecipeError: no finished run lies there.
+    """
     run = RunDir(path)
     if not run.student.exists():
         fix = "choose reuse, train, none, or the folder of a finished run"
         raise RecipeError(f"{path} is not the folder of a finished run", where="control", fix=fix)
-    source = f"run:{path}#control" if (run.control / "student.safetensors").exists() else f"run:{path}"
-    context.say(f"control: {source}")
-    return models.open_model(source, ModelRequest())
+    return f"run:{path}#control" if (run.control / "student.safetensors").exists() else f"run:{path}"
 
 
 def stopped_note(name: str, outcome: Any) -> str | None:

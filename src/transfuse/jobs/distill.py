@@ -40,29 +40,29 @@ def run(recipe: DistillRecipe, reporter: Reporter | None = None, recipe_text: st
         KeyboardInterrupt: interrupted; the run folder can be resumed.
     """
     began = time.monotonic()
-    context, recipe, data = opening.begin(recipe, reporter, recipe_text, live)
-    return _run(context, recipe, data, began)
+    context, opened = opening.begin(recipe, reporter, recipe_text, live)
+    return _run(context, opened.recipe, opened.data, opened.teachers, began)
 
 
 def resume(context: Context, recipe: DistillRecipe) -> Run:
     """Goes on with a run from its resolved recipe."""
     began = time.monotonic()
     data = opening.open_data_of(recipe, context)
-    return _run(context, recipe, data, began)
+    return _run(context, recipe, data, {}, began)
 
 
-def _run(context: Context, recipe: DistillRecipe, data: DataSet, began: float) -> Run:
+def _run(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], began: float) -> Run:
     context.say(split_ready(data))
     earlier = context.ledger.get("seconds.before", 0.0)
     try:
-        return _stages(context, recipe, data, began)
+        return _stages(context, recipe, data, teachers, began)
     finally:
         context.keep("seconds.before", earlier + time.monotonic() - began)
 
 
-def _stages(context: Context, recipe: DistillRecipe, data: DataSet, began: float) -> Run:
+def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], began: float) -> Run:
     pool = training_pool(data)
-    oracles = obtain_teachers(context, recipe, data)
+    oracles = obtain_teachers(context, recipe, data, teachers)
 
     untrained = open_student(recipe.student, data, recipe.seed, context.live.student)
     label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]
@@ -94,11 +94,13 @@ def standardised(samples: Samples, data: DataSet) -> Samples:
     return pools.relabel(samples, (labels - labels.new_tensor(data.target.mean)) / labels.new_tensor(data.target.std))
 
 
-def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet) -> dict[str, Oracle]:
-    """Opens every teacher, and trains those that the recipe trains."""
+def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet, opened: Mapping[str, Model]) -> dict[str, Oracle]:
+    """Opens every teacher that isn't open yet, and trains those that the recipe trains."""
     oracles = {}
     for name, block in recipe.teachers.items():
-        model = open_teacher(name, block, data, recipe.seed, context.live.teachers.get(name), block.train is not None)
+        model = opened.get(name)
+        if model is None:
+            model = open_teacher(name, block, data, recipe.seed, context.live.teachers.get(name), block.train is not None)
         if block.train is not None:
             path = teacher_path(context.rundir, name)
             restore(model, path) if path.exists() else train_teacher(context, recipe, data, name, model)

@@ -5,77 +5,91 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from transfuse import data as sources
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent
-from transfuse.core.types import DataRequest, DataSet
+from transfuse.core.types import DataRequest, DataSet, Model
 from transfuse.data import check
 from transfuse.engine import parallel, precision
 from transfuse.engine.loader import free_memory_bytes, is_labelled
+from transfuse.evaluate import metrics
+from transfuse.jobs import control
 from transfuse.jobs.context import Context, Live
-from transfuse.jobs.networks import sizes_asked
+from transfuse.jobs.networks import open_student, open_teacher, sizes_asked
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
 from transfuse.recipe.facts import Facts
 from transfuse.recipe.load import dump
-from transfuse.recipe.resolve import resolve
+from transfuse.recipe.resolve import resolve, sentences
 from transfuse.recipe.schema import DistillRecipe
 
 
-def begin(
-    recipe: DistillRecipe, reporter: Reporter | None, recipe_text: str | None, live: Live | None
-) -> tuple[Context, DistillRecipe, DataSet]:
-    """Opens and checks the data, resolves the recipe and only then makes the run folder: a refused job leaves nothing behind."""
-    device = parallel.start()
-    out = ranks.agreed(recipe.out or default_out(recipe.job))  # processes may start in different seconds
-    context = Context(RunDir(out), reporter or Silent(), device, live or Live())
+@dataclass
+class Opened:
+    """A job that is ready to train: everything was opened and nothing was refused.
+
+    Attributes:
+        recipe: resolved.
+        reasons: why each `auto` became what it is, by recipe key.
+        data: opened, split and checked.
+        teachers: opened, in the data's class order; those that are trained here have their initial weights.
+    """
+
+    recipe: DistillRecipe
+    reasons: dict[str, str]
+    data: DataSet
+    teachers: dict[str, Model]
+
+
+def prepare(recipe: DistillRecipe, context: Context) -> Opened:
+    """Opens and checks all that a job needs, without writing anything.
+
+    Raises:
+        TransfuseError: the job would be refused.
+    """
     if ranks.rank() == 0:
         context.rundir.refuse_occupied()
     data = open_data_of(recipe, context)
     for warning in check.check(data):
         context.say(warning)
-    resolved, reasons = resolve(recipe, facts_of(recipe, data, context, out))
+    for block in (recipe.train, *(teacher.train for teacher in recipe.teachers.values())):
+        if block is not None and block.stop.metric is not None:
+            metrics.higher_is_better(data.task, block.stop.metric)
+    if recipe.control not in ("reuse", "train", "none"):
+        control.of_run(recipe.control)
+    resolved, reasons = resolve(recipe, facts_of(recipe, data, context))
     assert isinstance(resolved, DistillRecipe)
-    for line in spoken(reasons, resolved):
-        context.reporter.say(line) if ranks.rank() == 0 else None
+    for line in sentences(resolved, reasons):
+        if ranks.rank() == 0:
+            context.reporter.say(line)
+    live = context.live.teachers
+    teachers = {
+        name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
+        for name, block in resolved.teachers.items()
+    }
+    open_student(resolved.student, data, resolved.seed, context.live.student)
+    return Opened(resolved, reasons, data, teachers)
+
+
+def begin(recipe: DistillRecipe, reporter: Reporter | None, recipe_text: str | None, live: Live | None) -> tuple[Context, Opened]:
+    """Prepares a new job and only then makes its folder: a refused job leaves nothing behind."""
+    device = parallel.start()
+    out = ranks.agreed(recipe.out or default_out(recipe.job))  # processes may start in different seconds
+    context = Context(RunDir(out), reporter or Silent(), device, live or Live())
+    opened = prepare(recipe, context)
     if ranks.rank() == 0:
         context.rundir.create()
         write_text(context.rundir.recipe, recipe_text if recipe_text is not None else dump(recipe))
         write_json(context.rundir.env, environment(recipe.seed, describe(device), commit_here()))
-        write_json(context.rundir.path / "reasons.json", {"auto": reasons, "notes": context.notes})
-        write_text(context.rundir.resolved, dump(resolved))  # last: a folder that has it can be resumed
+        write_json(context.rundir.path / "reasons.json", {"auto": opened.reasons, "notes": context.notes})
+        write_text(context.rundir.resolved, dump(opened.recipe))  # last: a folder that has it can be resumed
     ranks.barrier()
-    return context, resolved, data
-
-
-def spoken(reasons: dict[str, str], resolved: DistillRecipe) -> list[str]:
-    """One line per `auto` value: key = value, and why. A teacher's training block repeats most of the student's; that is not said twice."""
-    values = resolved.model_dump()
-    lines = []
-    for key, reason in reasons.items():
-        parts = key.split(".")
-        if "train" in parts[1:] and reasons.get(".".join(parts[parts.index("train") :])) == reason:
-            continue
-        value = value_at(values, parts)
-        shown = f" = {value}" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(f"{key}{shown} ({reason})")
-    return lines
-
-
-def value_at(values: Any, parts: list[str]) -> Any:
-    """The value under a dotted key; entries of `objectives` by name, a single teacher as `teacher`; None where there is none."""
-    for part in parts:
-        if isinstance(values, list):
-            entry = next((entry for entry in values if entry["name"] == part), {})
-            values = {**entry.get("parameters", {}), **entry}
-        elif isinstance(values, dict):
-            values = values["teachers"].get("teacher") if part == "teacher" and "teachers" in values else values.get(part)
-    return values
+    return context, opened
 
 
 def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Context:
@@ -111,7 +125,7 @@ def open_data_of(recipe: DistillRecipe, context: Context) -> DataSet:
     return data
 
 
-def facts_of(recipe: DistillRecipe, data: DataSet, context: Context, out: str) -> Facts:
+def facts_of(recipe: DistillRecipe, data: DataSet, context: Context) -> Facts:
     """What resolving needs to know."""
     extra = len(data.unlabelled) if data.unlabelled is not None else 0
     labelled = int(is_labelled(data.train.labels).sum())
@@ -134,7 +148,7 @@ def facts_of(recipe: DistillRecipe, data: DataSet, context: Context, out: str) -
         teachers=tuple(recipe.teachers),
         tables=tuple(name for name, block in recipe.teachers.items() if block.source.startswith("predictions:")),
         cores=os.cpu_count() or 1,
-        out=out,
+        out=str(context.rundir.path),
         live_cards={f"live:{type(objective).__name__}": card_of(objective) for objective in context.live.objectives.values()},
     )
 
