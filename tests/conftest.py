@@ -1,13 +1,12 @@
-"""Makes the tests importable as a package from the repository root (`tests.reference`), and finds real data where it is at hand."""
+"""Makes the tests importable as a package from the repository root (`tests.reference`), however pytest is started."""
 
+import jaxtyping
 import pytest
-from benchmarks import data
 
 
-@pytest.fixture(scope="session")
-def test_data():
-    """benchmarks/data.py; tests that ask for it are skipped where the test data is absent."""
-    reason = data.requires_test_data()
-    if reason:
-        pytest.skip(reason)
-    return data
+@pytest.fixture
+def without_runtime_types():
+    """Calls as users make them: without the runtime shape checks of the tests, which would refuse wrong shapes first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

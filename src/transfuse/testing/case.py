@@ -45,6 +45,7 @@ class Particulars:
         surrogate: (objective, step, objective_0, step_0) -> values whose derivative at (objective_0, step_0) the gradient must be, where
             that is deliberately not the derivative of the value: detached weights, gradient reversal.
         skip: check -> reason why it can't apply.
+        graph_breaks: why compilation may fall back to Python in between; a break costs a wait for the device in each step.
         tolerance: relative, of the value against the reference in float64.
     """
 
@@ -53,6 +54,7 @@ class Particulars:
     function: Callable[[Any, Step], Tensor] | None = None
     surrogate: Callable[[Any, Step, Any, Step], Tensor] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
+    graph_breaks: str = ""
     tolerance: float = 1e-8
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -70,12 +71,12 @@ def _without_runtime_types() -> Iterator[None]:
 
 
 class _Compiled(nn.Module):
-    def __init__(self, objective: nn.Module, backend: str):
+    def __init__(self, objective: nn.Module, backend: str, whole: bool):
         super().__init__()
-        self.objective, self.backend = objective, backend
+        self.objective, self.backend, self.whole = objective, backend, whole
 
     def forward(self, step: Step) -> Tensor:
-        return torch.compile(self.objective, backend=self.backend)(step)
+        return torch.compile(self.objective, backend=self.backend, fullgraph=self.whole)(step)
 
 
 def _check_compiled(case: Case, check: str, backend: str) -> None:
@@ -83,9 +84,10 @@ def _check_compiled(case: Case, check: str, backend: str) -> None:
     objective = case.make(step, torch.float32)
     expected = run(objective, step)
     torch._dynamo.reset()
-    with _without_runtime_types():
+    with _without_runtime_types(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own, about its inner workings
         try:
-            compiled = run(_Compiled(objective, backend), step)
+            compiled = run(_Compiled(objective, backend, whole=not case.particulars.graph_breaks), step)
         except Exception as error:
             raise ObjectiveDefect(check, f"can't be compiled: {type(error).__name__}: {error}") from error
     torch._dynamo.reset()
@@ -97,7 +99,7 @@ def _check_compiled(case: Case, check: str, backend: str) -> None:
 
 
 def check_compiled(case: Case) -> None:
-    """torch.compile (aot_eager) gives the eager value and gradient."""
+    """torch.compile (aot_eager) gives the eager value and gradient, in one graph unless Particulars say why not."""
     _check_compiled(case, "compiled", "aot_eager")
 
 

@@ -124,7 +124,7 @@ def test_a_top_k_of_another_temperature_is_refused(logits):
         kd_loss(student, top_k(teacher, 3, 4.0), 4.0, "bernoulli")
 
 
-def test_senseless_arguments_are_refused(logits):
+def test_senseless_arguments_are_refused(logits, without_runtime_types):
     student, teacher = logits
     with pytest.raises(ValueError, match="positive"):
         kd_loss(student, teacher, 0.0)

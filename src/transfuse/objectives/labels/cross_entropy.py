@@ -34,7 +34,11 @@ def cross_entropy_loss(
 
     Class weights multiply a sample's value by the weight of its label (torch's own smoothing weighs each class's log-probability
     instead). Samples without a label (label < 0) give 0.
+
+    Raises:
+        ValueError: class_weights has not one entry per class.
     """
+    _require_one_per_class(class_weights, student_logits)
     log_q = F.log_softmax(at_least_fp32(student_logits), dim=-1)
     known = labels.clamp(min=0)
     hard = -log_q.gather(-1, known[:, None])[:, 0]
@@ -42,6 +46,11 @@ def cross_entropy_loss(
     if class_weights is not None:
         loss = loss * class_weights[known]
     return torch.where(labels >= 0, loss, torch.zeros_like(loss))
+
+
+def _require_one_per_class(class_weights: Tensor | None, logits: Tensor) -> None:
+    if class_weights is not None and len(class_weights) != logits.shape[-1]:
+        raise ValueError(f"class_weights has {len(class_weights)} entries for {logits.shape[-1]} classes; give one per class")
 
 
 class CrossEntropy(nn.Module):
@@ -63,9 +72,11 @@ class CrossEntropy(nn.Module):
         logits = step.student.logits
         if step.batch.label_probabilities is not None:  # mixed labels: the expectation over them
             probabilities = step.batch.label_probabilities
+            _require_one_per_class(self.class_weights, logits)
             if self.smoothing:
                 probabilities = (1 - self.smoothing) * probabilities + self.smoothing / logits.shape[-1]
             if self.class_weights is not None:
                 probabilities = probabilities * (step.batch.label_probabilities @ self.class_weights)[:, None]
-            return -(probabilities * F.log_softmax(at_least_fp32(logits), dim=-1)).sum(-1)
+            value = -(probabilities * F.log_softmax(at_least_fp32(logits), dim=-1)).sum(-1)
+            return torch.where(step.batch.labelled, value, torch.zeros_like(value))
         return cross_entropy_loss(logits, step.batch.labels, self.smoothing, self.class_weights)

@@ -1,0 +1,48 @@
+"""Standardised logits against the formula; shift and scale are forgotten; two classes are refused."""
+
+import pytest
+import torch
+
+from tests.reference.logit_standard import logit_standard_reference
+from transfuse.objectives.outputs.kd import kd_loss
+from transfuse.objectives.outputs.logit_standard import LogitStandard, logit_standard_loss
+from transfuse.testing import Particulars, check_objective, reverse_classes, scale_student_logits, shift_student_logits
+
+
+@pytest.mark.parametrize("deviation", ["sample", "population"])
+def test_logit_standard_is_proved(deviation):
+    check_objective(
+        LogitStandard,
+        logit_standard_reference,
+        {"deviation": deviation},
+        zero_at_equality=True,
+        invariance={"shift": shift_student_logits, "order of classes": reverse_classes},
+    )
+
+
+def test_the_scale_of_the_logits_is_forgotten():
+    # up to the 1e-7 beside the deviation, hence float32's tolerance
+    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(1))
+    factors = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])[:, None]
+    torch.testing.assert_close(logit_standard_loss(factors * student, teacher), logit_standard_loss(student, teacher), rtol=1e-4, atol=1e-6)
+
+
+def test_it_is_kd_on_standardised_logits():
+    student, teacher = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    standardised = [(logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True) for logits in (student, teacher)]
+    torch.testing.assert_close(logit_standard_loss(student, teacher, 2.0), kd_loss(*standardised, 2.0), rtol=1e-5, atol=1e-8)
+
+
+def test_two_classes_teach_nothing_and_are_refused():
+    with pytest.raises(ValueError, match="two classes"):
+        logit_standard_loss(torch.randn(4, 2), torch.randn(4, 2))
+
+
+def test_scaling_is_an_invariance_for_the_kit_too():
+    check_objective(
+        LogitStandard,
+        logit_standard_reference,
+        checks=["value"],
+        invariance={"scale": scale_student_logits},
+        particulars=Particulars(tolerance=1e-6),
+    )
