@@ -13,7 +13,16 @@ from transfuse.core.types import Batch, DataParts, DataRequest, Model, ModelRequ
 
 @runtime_checkable
 class Objective(Protocol):
-    """A term of the loss: an nn.Module with plain constructor types. May also define `build(student_shapes, teacher_shapes)`."""
+    """A term of the loss: an nn.Module with plain constructor types.
+
+    What else it may define is called once, in this order, before the optimiser is made and before a checkpoint is loaded:
+
+    - `set_outputs(outputs: int)`: how many numbers the student predicts, for discriminators and heads that are sized by it;
+    - `build(student_shapes, teacher_shapes)`: shapes of the tapped features by path, from a dry forward;
+    - `watch(parameters: Mapping[str, Tensor], new: Collection[str])`: the student's named parameters as training finds them, and which
+      of them start anew (a fresh head). Objectives at `parameters` level keep copies of the starting values as buffers and are handed the
+      live parameters in every step (`Step.parameters`), so the student never becomes their submodule.
+    """
 
     def forward(self, step: Step) -> Tensor:
         """Values [batch] for a sample-level objective, else a scalar."""

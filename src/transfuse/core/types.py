@@ -42,6 +42,7 @@ class Batch:
         labels: int64 [batch] (-1 = none), float [batch, classes] or float [batch, targets] (NaN = none).
         labelled: bool [batch].
         label_probabilities: float [batch, classes] when views mix labels, else None.
+        domains: int64 [batch], 0 where a sample comes from the source domain, 1 from the target domain; None in jobs without domains.
     """
 
     inputs: Tensor
@@ -50,13 +51,15 @@ class Batch:
     labels: Tensor
     labelled: Tensor
     label_probabilities: Tensor | None = None
+    domains: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, rows: Tensor | slice) -> Batch:
         mixed = None if self.label_probabilities is None else self.label_probabilities[rows]
-        return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed)
+        domains = None if self.domains is None else self.domains[rows]
+        return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed, domains)
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Step:
         progress: fraction of training done, 0 to 1.
         second: the same samples in another view, row by row, with the signals of student and teachers on it; given only to objectives whose
             card needs `two_views`.
+        parameters: the student's parameters by name; given only to objectives whose card's level is `parameters`.
     """
 
     batch: Batch
@@ -77,6 +81,7 @@ class Step:
     teachers: dict[str, Signals] = field(default_factory=dict)
     progress: float = 0.0
     second: Step | None = None
+    parameters: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Signals:
