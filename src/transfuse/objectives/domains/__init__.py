@@ -1,0 +1,1 @@
+"""What makes a student see two data distributions as one."""

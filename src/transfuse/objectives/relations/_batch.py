@@ -1,0 +1,21 @@
+"""The rows that relations are taken among: first taps of student and teacher, from all processes."""
+
+from torch import Tensor
+
+from transfuse.core.ranks import gather_rows
+from transfuse.core.types import Step
+from transfuse.objectives._vectors import first_tap
+
+
+def all_rows(step: Step) -> tuple[Tensor, Tensor]:
+    """The student's and the teacher's first tapped feature for the batch of all processes."""
+    return gather_rows(first_tap(step.student, "student")), gather_rows(first_tap(step.teacher, "teacher").detach())
+
+
+def require_samples(features: Tensor, least: int, why: str) -> None:
+    """
+    Raises:
+        ValueError: there are too few samples to relate to each other.
+    """
+    if len(features) < least:
+        raise ValueError(f"the batch has {len(features)} samples, and {why}; use batches of {least} or more")

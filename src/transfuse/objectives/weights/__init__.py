@@ -1,0 +1,1 @@
+"""What keeps a student near where its training started."""
