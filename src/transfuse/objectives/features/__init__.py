@@ -1,0 +1,1 @@
+"""What a teacher's inner features teach."""

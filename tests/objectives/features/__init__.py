@@ -1,0 +1,1 @@
+"""Tests, as a package, so that files of the same name in different folders don't collide."""

@@ -1,0 +1,54 @@
+"""Layers as slow loops over numpy arrays, for the references of feature objectives."""
+
+import math
+
+import numpy as np
+
+
+def conv(maps, weight, bias=None, padding=0):
+    """Convolution with stride 1 of maps [batch, channels, height, width]."""
+    batch, _, height, width = maps.shape
+    outputs, _, rows, columns = weight.shape
+    padded = np.pad(maps, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    out = np.zeros((batch, outputs, height + 2 * padding - rows + 1, width + 2 * padding - columns + 1))
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            patch = padded[:, :, i : i + rows, j : j + columns]
+            for o in range(outputs):
+                out[:, o, i, j] = (patch * weight[o]).sum((1, 2, 3)) + (0 if bias is None else bias[o])
+    return out
+
+
+def batch_norm(maps, state, name, eps=1e-5):
+    """BatchNorm in eval mode."""
+    shape = (1, -1) + (1,) * (maps.ndim - 2)
+    mean, variance = state[f"{name}.running_mean"].reshape(shape), state[f"{name}.running_var"].reshape(shape)
+    return (maps - mean) / np.sqrt(variance + eps) * state[f"{name}.weight"].reshape(shape) + state[f"{name}.bias"].reshape(shape)
+
+
+def mean_pool(maps, height, width):
+    """Mean over areas, whose borders are rounded outwards where sizes don't divide."""
+    out = np.zeros((*maps.shape[:2], height, width))
+    for i in range(height):
+        for j in range(width):
+            top, bottom = i * maps.shape[2] // height, math.ceil((i + 1) * maps.shape[2] / height)
+            left, right = j * maps.shape[3] // width, math.ceil((j + 1) * maps.shape[3] / width)
+            out[:, :, i, j] = maps[:, :, top:bottom, left:right].mean((2, 3))
+    return out
+
+
+def nearest(maps, height, width):
+    """Nearest-neighbour interpolation."""
+    out = np.zeros((*maps.shape[:2], height, width))
+    for i in range(height):
+        for j in range(width):
+            out[:, :, i, j] = maps[:, :, i * maps.shape[2] // height, j * maps.shape[3] // width]
+    return out
+
+
+def as_list(features):
+    return features if isinstance(features, list) else [features]
+
+
+def length(vector):
+    return math.sqrt(sum(float(entry) ** 2 for entry in vector))
