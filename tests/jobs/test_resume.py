@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_counts_on(tmp_path):
     assert not (out / "summary.json").exists()
     finished = resume.resume(out)
     fresh = distill.run(
-        from_values({"job": "distill", **{**values, "out": str(tmp_path / "fresh"), "cache": {"dir": str(tmp_path / "other")}}})
+        from_values({"job": "distill", **values, "out": str(tmp_path / "fresh"), "cache": {"dir": str(tmp_path / "other")}})
     )
     assert all(torch.equal(weights(out)[key], weights(fresh.path)[key]) for key in weights(out))
     assert finished.summary["teacher_forwards"] == fresh.summary["teacher_forwards"]
@@ -129,7 +129,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_it(tmp_path):
     newest.write_bytes(newest.read_bytes()[:1000])
     finished = resume.resume(out)
     assert any("damaged" in note for note in json.loads((out / "reasons.json").read_text())["notes"])
-    fresh = distill.run(from_values({"job": "distill", **{**values, "out": str(tmp_path / "fresh")}}))
+    fresh = distill.run(from_values({"job": "distill", **values, "out": str(tmp_path / "fresh")}))
     assert all(torch.equal(weights(finished.path)[key], weights(fresh.path)[key]) for key in weights(fresh.path))
 
 

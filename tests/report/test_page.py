@@ -280,3 +280,12 @@ def test_several_teachers_each_have_a_row(ten, tmp_path):
     shutil.move(path / "predictions" / "teacher.npz", path / "predictions" / "big.npz")
     assert [row["model"] for row in table.rows(summary)] == ["student", "control", "teacher big", "teacher small"]
     assert "teacher small" in read(path).words
+
+
+def test_a_loss_over_many_decades_has_readable_numbers_on_its_axis(ten, tmp_path):
+    run = shutil.copytree(ten[0], tmp_path / "decades")
+    lines = [{"run": "student", "kind": "train", "step": step, "epoch": step / 10, "loss": 10 ** (2 - step / 20)} for step in range(1, 101)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page.write(run).read_text()
+    assert "mathdefault" not in text
+    assert ">0.01<" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,6 +20,13 @@ def is_labelled(labels: Tensor) -> Tensor:
     if float_labels(labels):
         return ~labels.isnan().reshape(len(labels), -1).any(1)
     return labels >= 0
+
+
+def in_second_view(loader: MemoryLoader | WorkerLoader, batch: Batch) -> Batch:
+    """The same samples in the view after theirs."""
+    count = loader.views.views
+    views = batch.views + 1 if count is None else (batch.views + 1) % count
+    return replace(batch, inputs=loader.fetch(batch.ids, views), views=views)
 
 
 class MemoryLoader:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transfuse.core import ranks
 from transfuse.core.protocols import Evaluate, Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data.views import BatchViews
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, free_memory_bytes
+from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, free_memory_bytes, in_second_view
 from transfuse.engine.loop import Loop, Outcome, Settings
 from transfuse.engine.order import Order
+from transfuse.engine.precision import has_cpp_compiler
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.track import Jsonl
 from transfuse.evaluate import metrics
@@ -67,7 +69,8 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         teachers,
         precision=train.precision,
         channels_last=channels_last,
-        forward=torch.compile(network) if train.compile is True else None,
+        forward=compiled(network, context) if train.compile is True else None,
+        second=partial(in_second_view, loader),
     ).to(context.device)
     folder = context.rundir.checkpoints / lesson.name
     metric = train.stop.metric or metrics.primary(data.task)[0]
@@ -85,6 +88,14 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     outcome = loop.fit()
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return outcome
+
+
+def compiled(network: nn.Module, context: Context) -> Callable[[Tensor], Tensor] | None:
+    """The network through torch.compile; None, said aloud, where there is no compiler for this device's code."""
+    if context.device.type == "cpu" and not has_cpp_compiler():
+        context.say("train.compile: there is no C++ compiler here, so the student runs without it")
+        return None
+    return torch.compile(network)
 
 
 def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher: bool) -> Settings:

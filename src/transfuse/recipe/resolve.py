@@ -168,6 +168,10 @@ class _Resolution:
         for block in blocks:
             key = f"objectives.{block['name']}"
             found = refusals(block, facts)
+            if not found and self.values["augment"]["views"] == 1 and "two_views" in card_of(block["name"], block["method"], facts).needs:
+                found.append(
+                    "compares two views of each sample, and all are the same; set augment.crop or augment.flip, or more augment.views"
+                )
             self.problems += [f"{key}: {text}" for text in found]
             if not found:
                 self.objective(block, key)

@@ -99,6 +99,7 @@ def loss_plot(curve: Curve) -> Markup | None:
     positive = [value for _, (_, values) in series for value in values if value > 0]
     if positive and min(positive) * 50 < max(positive):
         axes.set_yscale("log")
+        plain_numbers(axes.yaxis, np.log10(max(positive) / min(positive)))
     axes.set_xlabel(by)
     axes.set_ylabel("training loss of the student")
     legend(axes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from transfuse.core.numerics import at_least_fp32
 from transfuse.core.protocols import Teacher
 from transfuse.core.types import Batch, Signals, Step, Term, WeightedObjective
 from transfuse.engine.precision import autocast
@@ -26,6 +28,7 @@ class Supervised(nn.Module):
         precision: fp32, bf16 or fp16.
         channels_last: memory layout of 4-D inputs.
         forward: what is called for the student's forward pass; the compiled student, say.
+        second: the same samples in another view, for objectives that need two.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Supervised(nn.Module):
         precision: str = "fp32",
         channels_last: bool = False,
         forward: Callable[[Tensor], Tensor] | None = None,
+        second: Callable[[Batch], Batch] | None = None,
     ):
         super().__init__()
         self.student = student
@@ -44,6 +48,7 @@ class Supervised(nn.Module):
         self._weighted = tuple(objectives)
         self._teachers = dict(teachers or {})
         self._preprocess, self._precision, self._channels_last = preprocess, precision, channels_last
+        self._second = second
         self._forward = (forward,) if forward is not None else ()  # a tuple, so that it is not registered as a second student
 
     def trained(self) -> nn.Module:
@@ -76,29 +81,36 @@ class Supervised(nn.Module):
         return self.terms(batch, phase, progress)
 
     def terms(self, batch: Batch, phase: str, progress: float) -> list[Term]:
+        step = self._look(batch, self._weighted, progress)
+        doubled = [weighted for weighted in self._weighted if "two_views" in weighted.card.needs]
+        if doubled:
+            if self._second is None:
+                raise ValueError(f"{doubled[0].name} needs a second view of each sample")
+            step.second = self._look(self._second(batch), doubled, progress)
+        masks = self.defined(batch)
+        return [self._term(weighted, step, masks[weighted.name]) for weighted in self._weighted]
+
+    def _look(self, batch: Batch, asking: Sequence[WeightedObjective], progress: float) -> Step:
+        """One forward pass of the student and the answers of all teachers that these objectives ask."""
         inputs = self._preprocess(batch.inputs)
         if self._channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with autocast(self._precision, inputs.device):
             logits = self._forward[0](inputs) if self._forward else self.student(inputs)
-        student = Signals(logits.float() if logits.dtype != torch.float64 else logits)
-        asked = sorted({name for weighted in self._weighted for name in weighted.teachers})
-        answers = {name: self._teachers[name].answers(batch.ids, batch.views, batch.inputs) for name in asked}
-        masks = self.defined(batch)
-        return [self._term(weighted, batch, student, answers, masks[weighted.name], progress) for weighted in self._weighted]
+        student = Signals(at_least_fp32(logits))
+        names = sorted({name for weighted in asking for name in weighted.teachers})
+        answers = {name: self._teachers[name].answers(batch.ids, batch.views, batch.inputs) for name in names}
+        return Step(batch, student, answers, progress)
 
-    def _term(
-        self,
-        weighted: WeightedObjective,
-        batch: Batch,
-        student: Signals,
-        answers: dict[str, Signals],
-        mask: Tensor | None,
-        progress: float,
-    ) -> Term:
-        teachers = {name: answers[name] for name in weighted.teachers}
-        step = Step(batch, student, teachers, progress)
+    def _term(self, weighted: WeightedObjective, step: Step, mask: Tensor | None) -> Term:
+        """One objective's values, from the teachers that the recipe gave it."""
+        seen = _with_teachers(step, weighted.teachers)
+        seen.second = _with_teachers(step.second, weighted.teachers) if step.second and "two_views" in weighted.card.needs else None
         if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
-            step = step.select(mask)  # relations are taken among the samples that have what the objective needs
-        values = weighted.objective(step)
-        return Term(weighted.name, values, weighted.weight(progress), mask if weighted.card.level == "sample" else None)
+            seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
+        values = weighted.objective(seen)
+        return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
+
+
+def _with_teachers(step: Step, names: Sequence[str]) -> Step:
+    return replace(step, teachers={name: step.teachers[name] for name in names}, second=None)
