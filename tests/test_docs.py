@@ -1,0 +1,57 @@
+"""What README and docs say can be run, and figures in them stand in a result file."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from transfuse.recipe.load import from_text
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+
+
+def blocks(language: str) -> list:
+    found = []
+    for page in PAGES:
+        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)):
+            found.append(pytest.param(text, id=f"{page.name}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_in_the_docs_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRANSFUSE_CACHE", str(tmp_path / "cache"))
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("recipe", blocks("yaml"))
+def test_recipes_in_the_docs_are_valid(recipe):
+    from_text(recipe, "README.md", [])
+
+
+def test_commands_in_the_docs_exist():
+    from transfuse.cli.main import main
+
+    verbs = set(main.list_commands(None))
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            for verb in re.findall(r"(?:^|/)transfuse ([a-z]+)", block, re.M):
+                assert verb in verbs, f"{page.name}: transfuse {verb}"
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_demos_figures_are_those_of_its_result_file():
+    spreads = json.loads((ROOT / "benchmarks/results/demo_seeds.json").read_text())["test, over seeds"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("teacher", "student", "control", "gain"):
+        mean, std = (f"{100 * spreads[name][part]:.2f}" for part in ("mean", "std"))
+        assert f"{mean} ± {std}" in text, name
