@@ -75,7 +75,7 @@ class ICKD(nn.Module):
         Raises:
             ValueError: a feature is not a map, or none is tapped.
         """
-        shapes = [next(iter(found.values()), ()) for found in (student_shapes, teacher_shapes)]
+        shapes: list[tuple[int, ...]] = [next(iter(found.values()), ()) for found in (student_shapes, teacher_shapes)]
         if any(len(shape) != 4 for shape in shapes):
             raise ValueError(f"correlations of channels need maps [batch, channels, height, width]; tapped are {shapes}")
         if shapes[0][1] != shapes[1][1]:
