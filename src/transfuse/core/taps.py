@@ -111,10 +111,11 @@ class Taps:
     [batch, channels, height, width]; that layout is taken for granted where the first two of three sizes are equal and the third is larger.
 
     Args:
-        module: the network; may be wrapped by DistributedDataParallel or torch.compile.
+        module: the network; may be wrapped by DistributedDataParallel. Of a compiled one the original is run, since code that was compiled
+            before has no hooks; `compile` compiles it anew.
         paths: module paths (see `Tap`), or "auto": the last feature of each spatial resolution, from large maps to small ones.
         example: inputs of one forward pass, run once without gradient and in eval mode; one sample does.
-        compile: whether the pass runs through torch.compile.
+        compile: whether the pass runs through torch.compile, or with which of its backends.
 
     Attributes:
         paths: the module paths, `auto` replaced.
@@ -124,11 +125,9 @@ class Taps:
         ModelError: an unknown path (the nearest are named), one that a forward pass doesn't reach, or one that gives no tensor.
     """
 
-    def __init__(self, module: nn.Module, paths: str | Sequence[str], example: Tensor, compile: bool = False):
-        if isinstance(module, torch._dynamo.OptimizedModule):  # its code may have been made before, without hooks
-            module, compile = module._orig_mod, True
-        self.module = module
-        self._read = torch.compile(_forward) if compile else _forward
+    def __init__(self, module: nn.Module, paths: str | Sequence[str], example: Tensor, compile: bool | str = False):
+        self.module = unwrapped(module) if isinstance(module, torch._dynamo.OptimizedModule) else module
+        self._read = torch.compile(_forward, backend=compile if isinstance(compile, str) else "inductor") if compile else _forward
         wanted = [paths] if isinstance(paths, str) else list(paths)
         wanted = [found for path in wanted for found in (auto(unwrapped(module), example) if path == AUTO else [path])]
         taps = [Tap.parse(path) for path in dict.fromkeys(wanted)]
@@ -275,14 +274,15 @@ def auto(module: nn.Module, example: Tensor) -> list[str]:
         ModelError: there is no feature with positions.
     """
     module = unwrapped(module)
-    shapes = _observed(module, example)
+    observed = _observed(module, example)  # windows of a shifted-window attention are laid along the batch, and are no feature
+    shapes = {path: shape for path, shape in observed.items() if shape is not None and shape[0] == len(example)}
     keys = _resolutions(shapes)
+    steps = {path for path in keys if any(_inside_tokens(shapes[path], shapes.get(above, ())) for above in _above(path))}
     best: dict[tuple[int, ...], tuple[int, str]] = {}
     for path, key in keys.items():
-        above = [path[:end] for end, letter in enumerate(path) if letter == "."]
-        others = sum(1 for ancestor in above if keys.get(ancestor, key) != key)
-        if len(shapes[path] or ()) == 4 and any(len(shapes.get(ancestor) or ()) == 3 and keys.get(ancestor) != key for ancestor in above):
-            continue  # heads of an attention, not a map
+        if steps & {path, *_above(path)}:
+            continue
+        others = sum(1 for above in _above(path) if keys.get(above, key) != key)
         if key not in best or others <= best[key][0]:
             best.pop(key, None)
             best[key] = (others, path)
@@ -293,15 +293,24 @@ def auto(module: nn.Module, example: Tensor) -> list[str]:
     return [path for path in shapes if path in chosen]
 
 
-def _resolutions(shapes: dict[str, tuple[int, ...] | None]) -> dict[str, tuple[int, ...]]:
+def _above(path: str) -> list[str]:
+    return [path[:end] for end, letter in enumerate(path) if letter == "."]
+
+
+def _inside_tokens(shape: tuple[int, ...], outer: tuple[int, ...]) -> bool:
+    """Whether a feature is a step inside a block of tokens rather than a map: heads of an attention, or channels mixed along tokens."""
+    return len(outer) == 3 and (len(shape) == 4 or shape[1:] == outer[:0:-1])
+
+
+def _resolutions(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Path -> resolution, for maps of more than one position and for tokens."""
     keys: dict[str, tuple[int, ...]] = {}
     grids: dict[int, tuple[int, ...]] = {}
     for path, shape in shapes.items():
-        if path and shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1:
+        if path and len(shape) == 4 and shape[2] * shape[3] > 1:
             keys[path] = shape[2:]
             grids.setdefault(shape[2] * shape[3], shape[2:])
-        elif path and shape is not None and len(shape) == 3:
+        elif path and len(shape) == 3:
             patches = next((shape[1] - extra for extra in range(MOST_PREFIX_TOKENS + 1) if shape[1] - extra in grids), None)
             keys[path] = (shape[1],) if patches is None else grids[patches]
     return keys
@@ -318,4 +327,4 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 def paired(student_paths: Sequence[str], teacher_paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """As many paths of either, from the last backwards: what `auto` compares where networks have different numbers of resolutions."""
     count = min(len(student_paths), len(teacher_paths))
-    return list(student_paths[-count:]), list(teacher_paths[-count:])
+    return list(student_paths[len(student_paths) - count :]), list(teacher_paths[len(teacher_paths) - count :])

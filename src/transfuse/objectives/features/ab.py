@@ -1,0 +1,66 @@
+"""Activation boundaries: a neuron of the student is to be active where the teacher's is, by a margin."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transfuse.core.bridges import Shape, make_bridges
+from transfuse.core.card import Card
+from transfuse.core.numerics import at_least_fp32
+from transfuse.core.types import Step
+from transfuse.objectives.features._pairs import bridged, require_same_shape
+
+CARD = Card(
+    title="Activation boundaries (AB)",
+    paper="Heo, Lee, Yun, Choi, 2019, AAAI",
+    link="https://arxiv.org/abs/1811.03233",
+    level="sample",
+    needs=("teacher.features",),
+    paper_weight=3e-3,
+    tasks=("classification", "multilabel", "regression"),
+    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher runs live",
+)
+
+
+def ab_loss(
+    student_features: Float[Tensor, "batch *shape"], teacher_features: Float[Tensor, "batch *teacher_shape"], margin: float = 1.0
+) -> Float[Tensor, "batch"]:
+    """Squared hinge on the sign of features before a ReLU, summed over entries, per sample.
+
+    Where t > 0: max(0, margin - s)^2; where t <= 0: max(0, margin + s)^2. How large t is doesn't matter.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(student_features, teacher_features)
+    student = at_least_fp32(student_features)
+    sign = torch.where(teacher_features.detach() > 0, 1.0, -1.0).to(student.dtype)
+    return (margin - sign * student).clamp(min=0).square().flatten(1).sum(1)
+
+
+class AB(nn.Module):
+    """Signs of one teacher's features before its ReLUs; a pair of taps weighs half of the next one, the last weighs 1.
+
+    Tap the input of an activation: `layer1.2.relu@input`; behind a ReLU a feature is nowhere negative. The paper trains the boundaries
+    first and the task afterwards; a falling weight does that in one run. `paper_weight` is that of the authors' code (3 / 1000).
+
+    Args:
+        margin: how far from 0 a student's response has to be.
+    """
+
+    def __init__(self, margin: Annotated[float, Ge(0)] = 1.0):
+        super().__init__()
+        self.margin = margin
+        self.bridges = nn.ModuleList()
+
+    def build(self, student_shapes: dict[str, Shape], teacher_shapes: dict[str, Shape]) -> None:
+        self.bridges = make_bridges(student_shapes, teacher_shapes, norm=True)
+
+    def forward(self, step: Step) -> Tensor:
+        found = bridged(self.bridges, step)
+        last = len(found) - 1
+        values = [ab_loss(student, teacher, self.margin) / 2 ** (last - number) for number, (student, teacher) in enumerate(found)]
+        return torch.stack(values).sum(0)
