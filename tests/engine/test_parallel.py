@@ -86,3 +86,25 @@ def test_wrapping_in_a_single_process_changes_nothing():
     assert notes == []
     parallel.average_buffers(module)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def hurried(rank: int, folder: str) -> None:
+    """Only one of the two processes finds a checkpoint, the time limit or an interrupt due."""
+    import time
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    clock = time.monotonic
+    time.monotonic = (lambda: clock() + 1000 * next(ticks)) if rank else clock
+    ticks = iter(range(10**6))
+    loader = MemoryLoader(pool(False), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, 2))
+    settings = Settings(steps=5, seed=0, checkpoint_seconds=500.0, minutes=100.0, select="last")
+    outcome = Loop(Supervised(network(), Preprocess(), [weighted("cross_entropy")]), loader, settings).fit()
+    torch.save(outcome.steps, f"{folder}/steps{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_whose_clocks_differ_decide_together(tmp_path):
+    mp.spawn(hurried, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"steps{rank}.pt") for rank in range(2))
+    assert first == second < 5

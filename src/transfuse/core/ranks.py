@@ -74,8 +74,8 @@ def barrier() -> None:
         dist.barrier()
 
 
-def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether any rank raises the flag (an interrupt, say), agreed by all."""
+def any_rank(flags: list[bool], device: torch.device | str = "cpu") -> list[bool]:
+    """For each flag (an interrupt, say) whether any rank raises it, agreed by all."""
     if not active():
-        return flag
-    return bool(sum_over_ranks(torch.tensor([int(flag)], device=device)).item())
+        return flags
+    return [count > 0 for count in sum_over_ranks(torch.tensor(flags, dtype=torch.int32, device=device)).tolist()]

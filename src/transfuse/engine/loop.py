@@ -139,10 +139,14 @@ class Loop:
                 self._log()
                 if self._due():
                     self._validate()
-                self._stop_by_time()
+                # clocks and signals differ between processes, so all decide together: one that saves alone would wait for ever
+                late = self.settings.minutes is not None and self.state.seconds >= 60 * self.settings.minutes
+                old = time.monotonic() - saved >= self.settings.checkpoint_seconds
+                asked, late, old = ranks.any_rank([interrupt.asked, late, old], self.loader.device)
+                if late and not self.state.stopped:
+                    self._stop_by_time()
                 ended = self.state.step == self.settings.steps or bool(self.state.stopped)
-                asked = ranks.any_rank(interrupt.asked, self.loader.device)
-                if ended or asked or time.monotonic() - saved >= self.settings.checkpoint_seconds:
+                if ended or asked or old:
                     self._save()
                     saved = time.monotonic()
                 if asked and not ended:
@@ -295,11 +299,9 @@ class Loop:
             self.state.stopped = f"{self.settings.metric} has not improved in {patience} evaluations"
 
     def _stop_by_time(self) -> None:
-        limit = self.settings.minutes
-        if limit is not None and ranks.any_rank(self.state.seconds >= 60 * limit, self.loader.device) and not self.state.stopped:
-            if self.evaluate is not None and not self._due():
-                self._validate()
-            self.state.stopped = f"{limit:g} minutes are over at step {self.state.step}"
+        if self.evaluate is not None and not self._due():
+            self._validate()
+        self.state.stopped = self.state.stopped or f"{self.settings.minutes:g} minutes are over at step {self.state.step}"
 
     def _finish(self) -> Outcome:
         weights = self.state.best_weights

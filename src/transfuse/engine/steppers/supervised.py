@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.protocols import Teacher
+from transfuse.core.taps import Taps
 from transfuse.core.types import Batch, Signals, Step, Term, WeightedObjective
 from transfuse.engine.precision import autocast
+from transfuse.engine.teacher_cache.teachers import with_features
 
 
 class Supervised(nn.Module):
     """Runs the student once, asks each teacher once, and evaluates every objective.
 
     The student runs in the chosen precision, objectives in at least fp32. Teachers are kept out of the module tree: they are neither
-    trained nor saved.
+    trained nor saved. Features that objectives tap come from the same forward passes; `engine.features.connect` finds their paths.
 
     Args:
         student: the network; logits out.
@@ -46,10 +48,15 @@ class Supervised(nn.Module):
         self.student = student
         self.objectives = nn.ModuleList([weighted.objective for weighted in objectives])
         self._weighted = tuple(objectives)
-        self._teachers = dict(teachers or {})
+        self._teachers = {name: with_features(teacher, self._teacher_taps(name)) for name, teacher in (teachers or {}).items()}
         self._preprocess, self._precision, self._channels_last = preprocess, precision, channels_last
         self._second = second
         self._forward = (forward,) if forward is not None else ()  # a tuple, so that it is not registered as a second student
+        self._student_taps = tuple(dict.fromkeys(path for weighted in objectives for path in weighted.student_taps))
+        self._taps: Taps | None = None  # made with the first batch, on its device
+
+    def _teacher_taps(self, name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path for weighted in self._weighted if name in weighted.teachers for path in weighted.teacher_taps))
 
     def trained(self) -> nn.Module:
         return self
@@ -114,3 +121,8 @@ class Supervised(nn.Module):
 
 def _with_teachers(step: Step, names: Sequence[str]) -> Step:
     return replace(step, teachers={name: step.teachers[name] for name in names}, second=None)
+
+
+def _tapped(signals: Signals, paths: tuple[str, ...]) -> Signals:
+    """With the features that one objective asked for, in its order."""
+    return Signals(signals.logits, {path: signals.features[path] for path in paths})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from transfuse.core.protocols import Teacher
+from transfuse.core.taps import Taps
 from transfuse.core.types import Signals
 from transfuse.engine.precision import autocast
 from transfuse.engine.teacher_cache.store import Store, to_tensor
+from transfuse.errors import ModelError
 
 Fetch = Callable[[Tensor, Tensor], Tensor]  # (ids, views) -> shared raw views
 
@@ -40,6 +43,8 @@ class LiveTeacher:
         self.preprocess, self.fetch, self.device = preprocess, fetch, torch.device(device)
         self.precision, self.channels_last = precision, channels_last
         self.forwards = 0
+        self.tapped: tuple[str, ...] = ()  # paths of the features that it answers with, beside its logits
+        self._taps: Taps | None = None
 
     def covers(self, ids: Tensor) -> Tensor:
         return torch.ones(len(ids), dtype=torch.bool, device=ids.device)
@@ -53,8 +58,16 @@ class LiveTeacher:
         prepared = self.preprocess(raw)
         if self.channels_last and prepared.ndim == 4:
             prepared = prepared.contiguous(memory_format=torch.channels_last)
+        if self.tapped and self._taps is None:
+            self._taps = Taps(self.module, self.tapped, prepared[:1])
         with autocast(self.precision, self.device):
-            return Signals(self.module(prepared).float())
+            logits, features = (self.module(prepared), {}) if self._taps is None else self._taps(prepared)
+        return Signals(logits.float(), features)
+
+    def tapping(self, paths: Sequence[str]) -> LiveTeacher:
+        """Itself, answering with the features at these module paths too."""
+        self.tapped, self._taps = tuple(paths), None
+        return self
 
 
 class TableTeacher:
@@ -114,3 +127,21 @@ class CachedTeacher:
                 self.store.write(int(view), rows[places], fresh[places])
                 values[places], _ = self.store.read(int(view), rows[places])  # a sample that is here twice gets one answer
         return Signals(to_tensor(values, ids.device))
+
+
+def with_features(teacher: Teacher, paths: Sequence[str]) -> Teacher:
+    """The teacher, answering with these features too; as it is, where there are none.
+
+    A store keeps logits only, so a remembered teacher is asked live.
+
+    Raises:
+        ModelError: it is not a network.
+    """
+    if not paths:
+        return teacher
+    live = teacher.live if isinstance(teacher, CachedTeacher) else teacher
+    if not isinstance(live, LiveTeacher):
+        raise ModelError(
+            "a table of predictions has no inner features", fix="give the network itself, or an objective that needs logits only"
+        )
+    return live.tapping(paths)

@@ -1,0 +1,96 @@
+"""Connects feature objectives to networks: finds what `auto` taps, asks for the features' shapes and lets objectives build their bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from transfuse.core import taps
+from transfuse.core.seeds import derive
+from transfuse.core.taps import AUTO, Taps
+from transfuse.core.types import WeightedObjective
+from transfuse.errors import ModelError, RecipeError
+
+Network = tuple[nn.Module, Tensor]
+"""A network and one sample as it takes it, [1, ...]."""
+
+
+def wants_features(weighted: WeightedObjective) -> bool:
+    """Whether an objective looks at inner features: it says so, is given taps, or has to see shapes."""
+    return bool(
+        weighted.student_taps or weighted.teacher_taps or "teacher.features" in weighted.card.needs or hasattr(weighted.objective, "build")
+    )
+
+
+def connect(
+    objectives: Sequence[WeightedObjective], student: Network, teachers: Mapping[str, Network], seed: int
+) -> tuple[list[WeightedObjective], list[str]]:
+    """The objectives with the paths of their taps and with bridges, and notes on what was decided.
+
+    Call it once, before the optimiser is made: bridges are trained with the student. Their initial weights are a function of the seed and
+    of the objective's name alone. Objectives without features are left as they are.
+
+    Args:
+        objectives: as the recipe has them.
+        student: with one sample.
+        teachers: those that are networks, by name.
+        seed: of the bridges' initial weights.
+
+    Raises:
+        ModelError: an unknown path, or features that can't be compared; the place is the objective's.
+        RecipeError: a feature objective with no teacher or with several.
+    """
+    connected, notes = [], []
+    for weighted in objectives:
+        if wants_features(weighted):
+            try:
+                weighted, note = _connect(weighted, student, teachers, derive(seed, "bridges", weighted.name))
+            except (ModelError, ValueError) as error:
+                what, fix = (error.what, error.fix) if isinstance(error, ModelError) else (str(error), None)
+                raise ModelError(what, where=f"objectives.{weighted.name}", fix=fix) from error
+            notes.append(note)
+        connected.append(weighted)
+    return connected, notes
+
+
+def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int) -> tuple[WeightedObjective, str]:
+    of_teacher = "teacher.features" in weighted.card.needs or bool(weighted.teacher_taps)
+    student_paths = _paths(student, weighted.student_taps)
+    teacher_paths: list[str] = []
+    student_shapes, teacher_shapes = {}, {}
+    if of_teacher:
+        teacher = _only_teacher(weighted, teachers)
+        teacher_paths = _paths(teacher, weighted.teacher_taps)
+        if AUTO in weighted.student_taps or not weighted.student_taps or AUTO in weighted.teacher_taps or not weighted.teacher_taps:
+            student_paths, teacher_paths = taps.paired(student_paths, teacher_paths)
+        teacher_shapes = Taps(teacher[0], teacher_paths, teacher[1]).shapes
+    student_shapes = Taps(student[0], student_paths, student[1]).shapes
+    if hasattr(weighted.objective, "build"):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            weighted.objective.build(student_shapes, teacher_shapes)  # type: ignore[operator]
+    if of_teacher:
+        compared = ", ".join(f"{one} with {other}" for one, other in zip(student_paths, teacher_paths, strict=False))
+        note = f"{weighted.name} compares {compared}; teacher '{weighted.teachers[0]}' runs live, since only logits are remembered"
+    else:
+        note = f"{weighted.name} looks at {', '.join(student_paths)}"
+    return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
+
+
+def _paths(network: Network, wanted: Sequence[str]) -> list[str]:
+    module, example = network
+    return list(Taps(module, list(wanted) or AUTO, example).paths)
+
+
+def _only_teacher(weighted: WeightedObjective, teachers: Mapping[str, Network]) -> Network:
+    where = f"objectives.{weighted.name}.teacher"
+    if len(weighted.teachers) != 1:
+        given = ", ".join(weighted.teachers) or "none"
+        raise RecipeError(f"features are compared with one teacher's, and there are: {given}", where=where, fix="name one: teacher: NAME")
+    if weighted.teachers[0] not in teachers:
+        what = f"teacher '{weighted.teachers[0]}' is not a network, so it has no inner features"
+        raise RecipeError(what, where=where, fix="name a teacher that is a network, or use an objective that needs logits only")
+    return teachers[weighted.teachers[0]]
