@@ -1,4 +1,4 @@
-"""Connects feature objectives to networks: finds what `auto` taps, asks for the features' shapes and lets objectives build their bridges."""
+"""Connects feature objectives to networks: finds what `auto` taps, and lets objectives build their bridges from the features' shapes."""
 
 from __future__ import annotations
 
@@ -57,32 +57,32 @@ def connect(
 
 
 def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int) -> tuple[WeightedObjective, str]:
-    of_teacher = "teacher.features" in weighted.card.needs or bool(weighted.teacher_taps)
-    student_paths = _paths(student, weighted.student_taps)
-    teacher_paths: list[str] = []
-    student_shapes, teacher_shapes = {}, {}
-    if of_teacher:
+    student_paths, teacher_paths = _paths(student, weighted.student_taps, "student"), []
+    teacher_shapes = {}
+    if "teacher.features" in weighted.card.needs or weighted.teacher_taps:
         teacher = _only_teacher(weighted, teachers)
-        teacher_paths = _paths(teacher, weighted.teacher_taps)
-        if AUTO in weighted.student_taps or not weighted.student_taps or AUTO in weighted.teacher_taps or not weighted.teacher_taps:
+        teacher_paths = _paths(teacher, weighted.teacher_taps, "teacher")
+        if any(AUTO in (wanted or (AUTO,)) for wanted in (weighted.student_taps, weighted.teacher_taps)):
             student_paths, teacher_paths = taps.paired(student_paths, teacher_paths)
         teacher_shapes = Taps(teacher[0], teacher_paths, teacher[1]).shapes
-    student_shapes = Taps(student[0], student_paths, student[1]).shapes
-    if hasattr(weighted.objective, "build"):
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            weighted.objective.build(student_shapes, teacher_shapes)  # type: ignore[operator]
-    if of_teacher:
         compared = ", ".join(f"{one} with {other}" for one, other in zip(student_paths, teacher_paths, strict=False))
         note = f"{weighted.name} compares {compared}; teacher '{weighted.teachers[0]}' runs live, since only logits are remembered"
     else:
         note = f"{weighted.name} looks at {', '.join(student_paths)}"
+    if hasattr(weighted.objective, "build"):
+        shapes = Taps(student[0], student_paths, student[1]).shapes
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            weighted.objective.build(shapes, teacher_shapes)  # type: ignore[operator]
     return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
 
 
-def _paths(network: Network, wanted: Sequence[str]) -> list[str]:
+def _paths(network: Network, wanted: Sequence[str], whose: str) -> list[str]:
     module, example = network
-    return list(Taps(module, list(wanted) or AUTO, example).paths)
+    try:
+        return list(Taps(module, list(wanted) or AUTO, example).paths)
+    except ModelError as error:
+        raise ModelError(f"{whose}_tap: {error.what}", fix=error.fix) from error
 
 
 def _only_teacher(weighted: WeightedObjective, teachers: Mapping[str, Network]) -> Network:

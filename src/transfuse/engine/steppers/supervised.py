@@ -102,27 +102,36 @@ class Supervised(nn.Module):
         inputs = self._preprocess(batch.inputs)
         if self._channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with autocast(self._precision, inputs.device):
-            logits = self._forward[0](inputs) if self._forward else self.student(inputs)
-        student = Signals(at_least_fp32(logits))
+        student = self._signals(inputs)
         names = sorted({name for weighted in asking for name in weighted.teachers})
         answers = {name: self._teachers[name].answers(batch.ids, batch.views, batch.inputs) for name in names}
         return Step(batch, student, answers, progress)
 
+    def _signals(self, inputs: Tensor) -> Signals:
+        """The student's forward pass; with features where an objective taps some."""
+        if self._student_taps and self._taps is None:
+            compiled = bool(self._forward) and isinstance(self._forward[0], torch._dynamo.OptimizedModule)
+            self._taps = Taps(self.student, self._student_taps, inputs[:1], compile=compiled)
+        with autocast(self._precision, inputs.device):
+            if self._taps is not None:
+                logits, features = self._taps(inputs)
+                return Signals(at_least_fp32(logits), features)
+            return Signals(at_least_fp32(self._forward[0](inputs) if self._forward else self.student(inputs)))
+
     def _term(self, weighted: WeightedObjective, step: Step, mask: Tensor | None) -> Term:
-        """One objective's values, from the teachers that the recipe gave it."""
-        seen = _with_teachers(step, weighted.teachers)
-        seen.second = _with_teachers(step.second, weighted.teachers) if step.second and "two_views" in weighted.card.needs else None
+        """One objective's values, from the teachers and the taps that the recipe gave it."""
+        seen = _given(step, weighted)
+        seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None
         if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
             seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
         values = weighted.objective(seen)
         return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
 
 
-def _with_teachers(step: Step, names: Sequence[str]) -> Step:
-    return replace(step, teachers={name: step.teachers[name] for name in names}, second=None)
+def _given(step: Step, weighted: WeightedObjective) -> Step:
+    teachers = {name: _tapped(step.teachers[name], weighted.teacher_taps) for name in weighted.teachers}
+    return replace(step, student=_tapped(step.student, weighted.student_taps), teachers=teachers, second=None)
 
 
 def _tapped(signals: Signals, paths: tuple[str, ...]) -> Signals:
-    """With the features that one objective asked for, in its order."""
-    return Signals(signals.logits, {path: signals.features[path] for path in paths})
+    return replace(signals, features={path: signals.features[path] for path in paths})

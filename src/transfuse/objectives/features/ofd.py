@@ -61,8 +61,8 @@ class OFD(nn.Module):
     def build(self, student_shapes: dict[str, Shape], teacher_shapes: dict[str, Shape]) -> None:
         self.bridges = make_bridges(student_shapes, teacher_shapes, norm=True)
         for number, bridge in enumerate(self.bridges):
-            layer = cast(nn.Sequential, bridge.project)[0]
-            self.register_buffer(f"margins_{number}", layer.weight.new_zeros(len(layer.weight)))
+            weight = cast(Tensor, cast(nn.Sequential, bridge.project)[0].weight)
+            self.register_buffer(f"margins_{number}", weight.new_zeros(len(weight)))
         self.register_buffer("seen", torch.zeros(()))
 
     def margins(self) -> list[Float[Tensor, "channels"]]:
