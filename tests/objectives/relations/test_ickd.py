@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.objectives.planting import assert_caught
-from tests.objectives.relations.steps import narrow_student, scaled_student
+from tests.objectives.relations.steps import narrow_student, scaled_student, with_student
 from tests.reference.ickd import ickd_reference
 from transfuse.objectives.relations.ickd import ICKD, ickd_loss
-from transfuse.testing import QUICK, Particulars, check_objective
+from transfuse.testing import QUICK, Particulars, Sizes, check_objective, example_step
 
 
 def through_bridge(objective, step):
@@ -49,3 +49,9 @@ def test_features_without_space_are_refused_before_training():
         ICKD().build({"fc": (2, 8)}, {"fc": (2, 8)})
     with pytest.raises(ValueError, match="differ in size"):
         ickd_loss(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 2, 2), form="paper")
+
+
+def test_tokens_are_compared_with_maps():
+    step = example_step(Sizes(student_spatial=(3, 3)), taps=1)
+    tokens = step.student.features["stage1"].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ICKD()(with_student(step, tokens)), ICKD()(step))

@@ -5,6 +5,8 @@ import math
 
 from torch import Tensor, nn
 
+from transfuse.core.bridges import channels_of
+
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:
     """The same values; their gradient is multiplied by -strength."""
@@ -34,5 +36,4 @@ def feature_width(shapes: dict[str, tuple[int, ...]]) -> int:
     """
     if not shapes:
         raise ValueError("no feature of the student is tapped; name one with student_tap, usually its last feature")
-    shape = next(iter(shapes.values()))
-    return shape[1] if len(shape) == 4 else shape[-1]
+    return channels_of(next(iter(shapes.values())))

@@ -68,4 +68,4 @@ class AFN(nn.Module):
         self.increase, self.radius = increase, radius
 
     def forward(self, step: Step) -> Tensor:
-        return afn_loss(gather_rows(first_tap(step.student, "student")), all_domains(step), self.form, self.increase, self.radius)
+        return afn_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step), self.form, self.increase, self.radius)

@@ -107,7 +107,7 @@ class CDAN(nn.Module):
         self.discriminator = opponent(inputs, self.hidden, outputs=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows, logits = vectors(gather_rows(first_tap(step.student, "student"))), gather_rows(step.student.logits)
+        rows, logits = gather_rows(vectors(first_tap(step.student, "student"))), gather_rows(step.student.logits)
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         predictions = log_softmax_at(logits.detach()).exp()
         if self.feature_projection is not None and self.prediction_projection is not None:

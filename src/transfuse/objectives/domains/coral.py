@@ -47,4 +47,4 @@ class CORAL(nn.Module):
         super().__init__()
 
     def forward(self, step: Step) -> Tensor:
-        return coral_loss(gather_rows(first_tap(step.student, "student")), all_domains(step))
+        return coral_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step))

@@ -66,6 +66,6 @@ class DANN(nn.Module):
         self.discriminator = opponent(feature_width(student_shapes), self.hidden, outputs=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows = vectors(gather_rows(first_tap(step.student, "student")))
+        rows = gather_rows(vectors(first_tap(step.student, "student")))
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         return dann_loss(self.discriminator(rows)[:, 0], all_domains(step))

@@ -65,5 +65,5 @@ class JMMD(nn.Module):
         self.estimator: Estimator = estimator
 
     def forward(self, step: Step) -> Tensor:
-        student_features, student_logits = gather_rows(first_tap(step.student, "student")), gather_rows(step.student.logits)
+        student_features, student_logits = gather_rows(vectors(first_tap(step.student, "student"))), gather_rows(step.student.logits)
         return jmmd_loss(student_features, student_logits, all_domains(step), self.prediction_width, self.estimator)

@@ -92,6 +92,6 @@ class MDD(nn.Module):
         self.adversary = opponent(feature_width(student_shapes), self.hidden, self.outputs, layers=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows = vectors(gather_rows(first_tap(step.student, "student")))
+        rows = gather_rows(vectors(first_tap(step.student, "student")))
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         return mdd_loss(self.adversary(rows), gather_rows(step.student.logits), all_domains(step), self.margin)

@@ -73,4 +73,4 @@ class MMD(nn.Module):
         self.estimator: Estimator = estimator
 
     def forward(self, step: Step) -> Tensor:
-        return mmd_loss(gather_rows(first_tap(step.student, "student")), all_domains(step), self.estimator)
+        return mmd_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step), self.estimator)

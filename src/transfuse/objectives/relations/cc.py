@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.types import Step
 from transfuse.objectives._vectors import unit, vectors
-from transfuse.objectives.relations._batch import all_rows, require_samples
+from transfuse.objectives.relations._batch import all_vectors, require_samples
 
 Kernel = Literal["gaussian", "bilinear"]
 CARD = Card(
@@ -76,4 +76,4 @@ class CC(nn.Module):
         self.gamma, self.order = gamma, order
 
     def forward(self, step: Step) -> Tensor:
-        return cc_loss(*all_rows(step), self.kernel, self.gamma, self.order)
+        return cc_loss(*all_vectors(step), self.kernel, self.gamma, self.order)

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Lt
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from transfuse.core.bridges import channels_of
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Batch, Step, float_labels
@@ -113,9 +114,7 @@ class CRD(nn.Module):
         if not student_shapes or not teacher_shapes:
             raise ValueError("no feature is tapped; name student_tap and teacher_tap, usually the last features")
         shapes = [next(iter(found.values())) for found in (student_shapes, teacher_shapes)]
-        widths = [shape[1] if len(shape) == 4 else shape[-1] for shape in shapes]
-        self.student_embedding = nn.Linear(widths[0], self.dimensions)
-        self.teacher_embedding = nn.Linear(widths[1], self.dimensions)
+        self.student_embedding, self.teacher_embedding = (nn.Linear(channels_of(shape), self.dimensions) for shape in shapes)
 
     def forward(self, step: Step) -> Tensor:
         student = unit(self.student_embedding(vectors(first_tap(step.student, "student"))))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transfuse.core.bridges import as_maps, channels_of
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
@@ -60,6 +61,8 @@ def _correlations(maps: Float[Tensor, "batch channels height width"], form: Form
 class ICKD(nn.Module):
     """Channel correlations of the first tapped map; a 1x1 convolution brings the student to the teacher's channels where they differ.
 
+    Tokens are laid out as maps, so a transformer can teach a CNN.
+
     Args:
         form: code normalises the correlations, paper doesn't.
     """
@@ -73,14 +76,15 @@ class ICKD(nn.Module):
         """Makes the bridge.
 
         Raises:
-            ValueError: a feature is not a map, or none is tapped.
+            ValueError: a feature is neither map nor tokens, or none is tapped.
         """
         shapes: list[tuple[int, ...]] = [next(iter(found.values()), ()) for found in (student_shapes, teacher_shapes)]
-        if any(len(shape) != 4 for shape in shapes):
-            raise ValueError(f"correlations of channels need maps [batch, channels, height, width]; tapped are {shapes}")
-        if shapes[0][1] != shapes[1][1]:
-            self.bridge = nn.Conv2d(shapes[0][1], shapes[1][1], kernel_size=1, bias=False)
+        if any(len(shape) not in (3, 4) for shape in shapes):
+            raise ValueError(f"correlations of channels need maps or tokens; the features tapped have shapes {shapes}")
+        channels = [channels_of(shape) for shape in shapes]
+        if channels[0] != channels[1]:
+            self.bridge = nn.Conv2d(channels[0], channels[1], kernel_size=1, bias=False)
 
     def forward(self, step: Step) -> Tensor:
-        student_features = self.bridge(at_least_fp32(first_tap(step.student, "student")))
-        return ickd_loss(student_features, first_tap(step.teacher, "teacher"), self.form)
+        student, teacher = first_tap(step.student, "student"), first_tap(step.teacher, "teacher")
+        return ickd_loss(self.bridge(as_maps(at_least_fp32(student), teacher)), as_maps(teacher, student), self.form)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.types import Step
 from transfuse.objectives._vectors import unit, vectors
-from transfuse.objectives.relations._batch import all_rows, require_samples
+from transfuse.objectives.relations._batch import all_vectors, require_samples
 
 Form = Literal["code", "paper"]
 CARD = Card(
@@ -63,4 +63,4 @@ class PKT(nn.Module):
         self.form: Form = form
 
     def forward(self, step: Step) -> Tensor:
-        return pkt_loss(*all_rows(step), self.form)
+        return pkt_loss(*all_vectors(step), self.form)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.types import Step
 from transfuse.objectives._vectors import unit, vectors
-from transfuse.objectives.relations._batch import all_rows, require_samples
+from transfuse.objectives.relations._batch import all_vectors, require_samples
 
 CARD = Card(
     title="Relational knowledge distillation (RKD)",
@@ -81,4 +81,4 @@ class RKD(nn.Module):
         self.distance, self.angle = distance, angle
 
     def forward(self, step: Step) -> Tensor:
-        return rkd_loss(*all_rows(step), self.distance, self.angle)
+        return rkd_loss(*all_vectors(step), self.distance, self.angle)

@@ -8,7 +8,7 @@ from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
 from transfuse.objectives._vectors import unit
-from transfuse.objectives.relations._batch import all_rows, require_samples
+from transfuse.objectives.relations._batch import all_features, require_samples
 
 CARD = Card(
     title="Similarity-preserving distillation (SP)",
@@ -49,4 +49,4 @@ class SP(nn.Module):
         super().__init__()
 
     def forward(self, step: Step) -> Tensor:
-        return sp_loss(*all_rows(step))
+        return sp_loss(*all_features(step))

@@ -48,4 +48,4 @@ class BSS(nn.Module):
         self.k = k
 
     def forward(self, step: Step) -> Tensor:
-        return bss_loss(gather_rows(first_tap(step.student, "student")), self.k)
+        return bss_loss(gather_rows(vectors(first_tap(step.student, "student"))), self.k)

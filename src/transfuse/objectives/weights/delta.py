@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transfuse.core.bridges import channels_of
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
+from transfuse.objectives._vectors import vectors
 
 CARD = Card(
     title="Deep learning transfer with attention (DELTA)",
@@ -40,19 +42,14 @@ def delta_loss(
     if student_features.shape != teacher_features.shape:
         shapes = f"{list(student_features.shape)} and {list(teacher_features.shape)}"
         raise ValueError(f"features of shape {shapes}; the teacher has to be the network that the student started from")
-    channels = student_features.shape[channel_axis(student_features.shape)]
+    channels = channels_of(student_features.shape)
     if attention is not None and len(attention) != channels:
         raise ValueError(f"attention for {len(attention)} channels, and the feature has {channels}")
     gap = at_least_fp32(student_features) - at_least_fp32(teacher_features.detach())
-    by_channel = gap.square().movedim(channel_axis(gap.shape), 1).flatten(2).mean(2) if gap.ndim > 2 else gap.square()
+    by_channel = vectors(gap.square())
     if attention is not None:
         by_channel = by_channel * attention.to(by_channel.dtype)
     return 0.5 * by_channel.sum(1)
-
-
-def channel_axis(shape: Sequence[int]) -> int:
-    """Where a feature's channels lie: last in tokens [batch, tokens, width], else after the batch."""
-    return 2 if len(shape) == 3 else 1
 
 
 class DELTA(nn.Module):
@@ -77,8 +74,7 @@ class DELTA(nn.Module):
             raise ValueError(f"features of shapes {shapes} and {others}; {why}")
         self.taps = len(shapes)
         for tap, shape in enumerate(student_shapes.values()):
-            channels = shape[channel_axis(shape)]
-            self.register_buffer(f"attention_{tap}", torch.ones(channels))
+            self.register_buffer(f"attention_{tap}", torch.ones(channels_of(shape)))
 
     def attend(self, loss_increases: Sequence[Float[Tensor, "channels"]]) -> None:
         """Sets a = C softmax(increase of the training loss when a channel is set to 0), per tap, as in the paper.
