@@ -1,4 +1,4 @@
-"""Prints a model's module paths with shapes, for student_tap and teacher_tap."""
+"""Prints the features of a model that objectives can tap."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""FT: Kim et al. (2018), equations 1 to 3; networks of three convolutions with BatchNorm and leaky ReLUs."""
+
+import numpy as np
+
+from tests.reference.features import batch_norm, conv, length
+
+
+def network(maps, state, name):
+    for layer in (0, 3, 6):
+        maps = conv(maps, state[f"{name}.{layer}.weight"], state[f"{name}.{layer}.bias"], padding=1)
+        maps = batch_norm(maps, state, f"{name}.{layer + 1}")
+        maps = np.where(maps > 0, maps, 0.1 * maps)
+    return maps
+
+
+def ft_reference(student_features, teacher_features, state, progress, norm, first, reconstruction):
+    factors, translated = network(teacher_features, state, "encoders.0"), network(student_features, state, "translators.0")
+    rebuilt = network(factors, state, "decoders.0")
+    values = []
+    for sample, teacher in enumerate(teacher_features):
+        s, t = translated[sample].ravel(), factors[sample].ravel()
+        gaps = [abs(a / length(s) - b / length(t)) ** norm for a, b in zip(s, t, strict=True)]
+        errors = [(a - b) ** 2 for a, b in zip(rebuilt[sample].ravel(), teacher.ravel(), strict=True)]
+        transfer = sum(gaps) / len(gaps) if progress >= first else 0.0
+        values.append(transfer + reconstruction * sum(errors) / len(errors))
+    return values
