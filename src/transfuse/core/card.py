@@ -5,6 +5,7 @@ from typing import Literal
 
 Need = Literal[
     "labels",
+    "student.features",
     "hard_labels",
     "teacher.logits",
     "teacher.logits.dense",
@@ -45,5 +46,10 @@ class Card:
 
     @property
     def transfers(self) -> bool:
-        """Whether the method takes anything from a teacher; what doesn't is kept in the control."""
+        """Whether the method takes from anything but the labels: a teacher, pretrained weights, another domain. The control does without."""
+        return self.level == "parameters" or any(need.startswith("teacher.") or need == "domains" for need in self.needs)
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether the method looks at a teacher's signals."""
         return any(need.startswith("teacher.") for need in self.needs)

@@ -20,9 +20,8 @@ Network = tuple[nn.Module, Tensor]
 
 def wants_features(weighted: WeightedObjective) -> bool:
     """Whether an objective looks at inner features: it says so, is given taps, or has to see shapes."""
-    return bool(
-        weighted.student_taps or weighted.teacher_taps or "teacher.features" in weighted.card.needs or hasattr(weighted.objective, "build")
-    )
+    needed = {"student.features", "teacher.features"} & set(weighted.card.needs)
+    return bool(weighted.student_taps or weighted.teacher_taps or needed or hasattr(weighted.objective, "build"))
 
 
 def connect(
@@ -44,7 +43,14 @@ def connect(
         RecipeError: a feature objective with no teacher or with several.
     """
     connected, notes = [], []
+    module, sample = student
+    with torch.no_grad():
+        outputs = unwrapped_outputs(module, sample)
     for weighted in objectives:
+        if hasattr(weighted.objective, "set_outputs"):
+            weighted.objective.set_outputs(outputs)  # type: ignore[operator]
+        if hasattr(weighted.objective, "watch"):
+            weighted.objective.watch(dict(module.named_parameters()), set())  # type: ignore[operator]
         if wants_features(weighted):
             try:
                 weighted, note = _connect(weighted, student, teachers, derive(seed, "bridges", weighted.name))
@@ -54,6 +60,14 @@ def connect(
             notes.append(note)
         connected.append(weighted)
     return connected, notes
+
+
+def unwrapped_outputs(module: nn.Module, sample: Tensor) -> int:
+    """How many numbers a network predicts per sample."""
+    was_training = module.training
+    outputs = module.eval()(sample).shape[-1]
+    module.train(was_training)
+    return outputs
 
 
 def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int) -> tuple[WeightedObjective, str]:

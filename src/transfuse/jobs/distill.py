@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from transfuse import models
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
@@ -16,10 +18,11 @@ from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data import samples as pools
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
+from transfuse.engine.features import connect
 from transfuse.jobs import control, finish, opening, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.networks import open_student, open_teacher, restore
+from transfuse.jobs.networks import example, open_student, open_teacher, restore, with_head_of
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
@@ -62,10 +65,11 @@ def _run(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Mappi
 
 def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], began: float) -> Run:
     pool = training_pool(data)
-    oracles = obtain_teachers(context, recipe, data, teachers)
-
     untrained = open_student(recipe.student, data, recipe.seed, context.live.student)
+    oracles = obtain_teachers(context, recipe, data, teachers, untrained)
+
     label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]
+    label_terms, _ = connect(label_terms, (untrained.network, example(untrained, data)), {}, recipe.seed)
     baseline = control.obtain(context, recipe, data, untrained, pool, label_terms)
 
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
@@ -94,8 +98,10 @@ def standardised(samples: Samples, data: DataSet) -> Samples:
     return pools.relabel(samples, (labels - labels.new_tensor(data.target.mean)) / labels.new_tensor(data.target.std))
 
 
-def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet, opened: Mapping[str, Model]) -> dict[str, Oracle]:
-    """Opens every teacher that isn't open yet, and trains those that the recipe trains."""
+def obtain_teachers(
+    context: Context, recipe: DistillRecipe, data: DataSet, opened: Mapping[str, Model], student: Model
+) -> dict[str, Oracle]:
+    """Opens every teacher that isn't open yet, trains those that the recipe trains, and gives their answers the student's form."""
     oracles = {}
     for name, block in recipe.teachers.items():
         model = opened.get(name)
@@ -105,6 +111,9 @@ def obtain_teachers(context: Context, recipe: DistillRecipe, data: DataSet, open
             path = teacher_path(context.rundir, name)
             restore(model, path) if path.exists() else train_teacher(context, recipe, data, name, model)
         precision = recipe.train.precision
+        for note in model.notes:
+            context.say(f"teacher '{name}': {note}")
+        model = with_head_of(student, model, data)
         if model.module is not None:
             model.module.to(context.device)
         oracles[name] = Oracle(name, model, data, recipe.cache, precision, context.device)
@@ -148,12 +157,18 @@ def obtain_student(
         return restore(student, context.rundir.student)
     pool = training_pool(data)
     channels_last = recipe.train.channels_last is True and data.modality == "image"
+    known = {name: oracle.model for name, oracle in oracles.items() if oracle.model.module is not None}
+    networks = {name: (model.network, example(model, data).to(context.device)) for name, model in known.items()}
+    objectives, notes = connect(objectives, (student.network, example(student, data)), networks, recipe.seed)
+    for note in notes:
+        context.say(note)
     teachers = teachers_on(oracles, pool, channels_last)
     lesson = Lesson("student", pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, teachers)
     before = context.ledger.get("teacher_forwards", 0)
 
     def keep_forwards() -> None:
-        context.keep("teacher_forwards", before + sum(oracle.asked() for oracle in oracles.values()))
+        asked = torch.tensor(sum(oracle.asked() for oracle in oracles.values()), device=context.device)
+        context.keep("teacher_forwards", before + int(ranks.sum_over_ranks(asked)))  # each process asks about its share
 
     context.while_training = keep_forwards
     outcome = teach(context, student, data, lesson, views_of(recipe.augment))

@@ -37,7 +37,7 @@ def build(block: ObjectiveBlock, teachers: Sequence[str], live: Mapping[str, nn.
         objective=objective,
         card=card,
         weight=weight_function(block.weight),
-        teachers=asked if card.transfers else (),
+        teachers=asked if card.asks_teachers else (),
         student_taps=_paths(block.student_tap),
         teacher_taps=_paths(block.teacher_tap),
     )

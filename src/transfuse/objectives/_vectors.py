@@ -32,12 +32,12 @@ def unit(values: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     return values / torch.where(length > 0, length, 1.0)
 
 
-def first_tap(signals: Signals, whose: str) -> Tensor:
-    """The first tapped feature.
+def last_tap(signals: Signals, whose: str) -> Tensor:
+    """The deepest tapped feature: the last in the recipe's order, and of those that `auto` finds.
 
     Raises:
         ValueError: nothing is tapped.
     """
     if not signals.features:
         raise ValueError(f"no feature of the {whose} is tapped; name one with {whose}_tap, usually its last feature")
-    return next(iter(signals.features.values()))
+    return next(reversed(signals.features.values()))

@@ -12,7 +12,7 @@ from transfuse.recipe.forms import entry_names
 from transfuse.recipe.schema import parse_objective
 
 DEFAULT_TERMS: dict[TaskName, dict[str, dict[str, Any]]] = {
-    "classification": {"cross_entropy": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "softmax"}},
+    "classification": {"cross_entropy": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "auto"}},
     "multilabel": {"bce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "bernoulli"}},
     "regression": {"mse": {"weight": 0.5}, "logit_mse": {"weight": 0.5}},
 }
@@ -60,7 +60,7 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
     if task not in card.tasks:
         others = [entry for entry in DEFAULT_TERMS[task] if entry != name]
         found.append(f"is defined for {' and '.join(card.tasks)}, and the task is {task}; for that there are {' and '.join(others)}")
-    if card.transfers and not facts.teachers:
+    if card.asks_teachers and not facts.teachers:
         found.append("needs a teacher, and the recipe has none; add teacher: SOURCE")
     if {"labels", "hard_labels"} & set(card.needs) and not facts.n_labelled:
         found.append("needs labels, and no sample of the training part has one; leave it out")
@@ -76,10 +76,10 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
 def _teacher_refusals(block: dict[str, Any], card: Card, facts: Facts) -> list[str]:
     asked = block["teacher"]
     if asked is None:
-        names = list(facts.teachers) if card.transfers else []
+        names = list(facts.teachers) if card.asks_teachers else []
     else:
         names = [asked] if isinstance(asked, str) else list(asked)
-        if not card.transfers and names:
+        if not card.asks_teachers and names:
             return ["asks no teacher; remove the key teacher"]
     found = []
     for name in names:

@@ -182,7 +182,7 @@ class _Resolution:
     def objective(self, block: dict[str, Any], key: str) -> None:
         facts, card = self.facts, card_of(block["name"], block["method"], self.facts)
         self.auto(block, "weight", key, (card.paper_weight, "the paper's weight"))
-        if block["teacher"] is None and card.transfers:
+        if block["teacher"] is None and card.asks_teachers:
             if len(facts.teachers) == 1:
                 self.set(block, "teacher", facts.teachers[0], f"{key}.teacher", "the only teacher")
             else:

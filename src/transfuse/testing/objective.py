@@ -99,7 +99,7 @@ def _step_by_card(card: Card, sizes: Sizes) -> Step:
     return example_step(
         sizes,
         task=card.tasks[0],
-        teachers=int(card.transfers),
+        teachers=int(card.asks_teachers),
         taps=int("teacher.features" in card.needs),
         two_views="two_views" in card.needs,
     )

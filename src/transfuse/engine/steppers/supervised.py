@@ -124,6 +124,8 @@ class Supervised(nn.Module):
         seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None
         if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
             seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
+        if weighted.card.level == "parameters":
+            seen = replace(seen, parameters=dict(self.student.named_parameters()))
         values = weighted.objective(seen)
         return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
 

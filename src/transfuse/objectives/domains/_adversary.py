@@ -36,4 +36,4 @@ def feature_width(shapes: dict[str, tuple[int, ...]]) -> int:
     """
     if not shapes:
         raise ValueError("no feature of the student is tapped; name one with student_tap, usually its last feature")
-    return channels_of(next(iter(shapes.values())))
+    return channels_of(list(shapes.values())[-1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._marks import all_domains, shares
 
 Form = Literal["stepwise", "hard"]
@@ -19,7 +19,7 @@ CARD = Card(
     paper="Xu, Li, Yang, Lin, 2019, ICCV",
     link="https://arxiv.org/abs/1811.07456",
     level="batch",
-    needs=("domains",),
+    needs=("student.features", "domains"),
     paper_weight=0.05,
     tasks=("classification", "multilabel", "regression"),
     cost="nothing beyond the student's own step",
@@ -68,4 +68,4 @@ class AFN(nn.Module):
         self.increase, self.radius = increase, radius
 
     def forward(self, step: Step) -> Tensor:
-        return afn_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step), self.form, self.increase, self.radius)
+        return afn_loss(gather_rows(vectors(last_tap(step.student, "student"))), all_domains(step), self.form, self.increase, self.radius)

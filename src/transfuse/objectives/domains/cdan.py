@@ -12,7 +12,7 @@ from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32, log_softmax_at
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._adversary import feature_width, opponent, reversed_gradient, strength_at
 from transfuse.objectives.domains._marks import all_domains, shares
 
@@ -107,7 +107,7 @@ class CDAN(nn.Module):
         self.discriminator = opponent(inputs, self.hidden, outputs=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows, logits = gather_rows(vectors(first_tap(step.student, "student"))), gather_rows(step.student.logits)
+        rows, logits = gather_rows(vectors(last_tap(step.student, "student"))), gather_rows(step.student.logits)
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         predictions = log_softmax_at(logits.detach()).exp()
         if self.feature_projection is not None and self.prediction_projection is not None:

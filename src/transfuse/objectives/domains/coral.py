@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._marks import all_domains, shares, without_own
 
 CARD = Card(
@@ -14,7 +14,7 @@ CARD = Card(
     paper="Sun, Saenko, 2016, ECCV Workshops",
     link="https://arxiv.org/abs/1607.01719",
     level="batch",
-    needs=("domains",),
+    needs=("student.features", "domains"),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
     cost="two products [width, batch] x [batch, width]",
@@ -47,4 +47,4 @@ class CORAL(nn.Module):
         super().__init__()
 
     def forward(self, step: Step) -> Tensor:
-        return coral_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step))
+        return coral_loss(gather_rows(vectors(last_tap(step.student, "student"))), all_domains(step))

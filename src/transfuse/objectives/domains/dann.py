@@ -11,7 +11,7 @@ from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._adversary import feature_width, opponent, reversed_gradient, strength_at
 from transfuse.objectives.domains._marks import all_domains, shares
 
@@ -66,6 +66,6 @@ class DANN(nn.Module):
         self.discriminator = opponent(feature_width(student_shapes), self.hidden, outputs=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows = gather_rows(vectors(first_tap(step.student, "student")))
+        rows = gather_rows(vectors(last_tap(step.student, "student")))
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         return dann_loss(self.discriminator(rows)[:, 0], all_domains(step))

@@ -11,7 +11,7 @@ from transfuse.core.card import Card
 from transfuse.core.numerics import log_softmax_at
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._kernels import multi_kernel, square_distances
 from transfuse.objectives.domains._marks import all_domains, shares
 from transfuse.objectives.domains.mmd import WIDTHS, Estimator, discrepancy
@@ -21,7 +21,7 @@ CARD = Card(
     paper="Long, Zhu, Wang, Jordan, 2017, ICML",
     link="https://arxiv.org/abs/1605.06636",
     level="batch",
-    needs=("domains",),
+    needs=("student.features", "domains"),
     paper_weight=1.0,
     tasks=("classification",),
     cost="six kernels over all pairs of the batch",
@@ -65,5 +65,5 @@ class JMMD(nn.Module):
         self.estimator: Estimator = estimator
 
     def forward(self, step: Step) -> Tensor:
-        student_features, student_logits = gather_rows(vectors(first_tap(step.student, "student"))), gather_rows(step.student.logits)
+        student_features, student_logits = gather_rows(vectors(last_tap(step.student, "student"))), gather_rows(step.student.logits)
         return jmmd_loss(student_features, student_logits, all_domains(step), self.prediction_width, self.estimator)

@@ -11,7 +11,7 @@ from transfuse.core.card import Card
 from transfuse.core.numerics import log_softmax_at
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._adversary import feature_width, opponent, reversed_gradient, strength_at
 from transfuse.objectives.domains._marks import all_domains, shares
 
@@ -92,6 +92,6 @@ class MDD(nn.Module):
         self.adversary = opponent(feature_width(student_shapes), self.hidden, self.outputs, layers=1)
 
     def forward(self, step: Step) -> Tensor:
-        rows = gather_rows(vectors(first_tap(step.student, "student")))
+        rows = gather_rows(vectors(last_tap(step.student, "student")))
         rows = reversed_gradient(rows, strength_at(step.progress, self.highest, self.rise))
         return mdd_loss(self.adversary(rows), gather_rows(step.student.logits), all_domains(step), self.margin)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.domains._kernels import multi_kernel
 from transfuse.objectives.domains._marks import all_domains, shares, without_own
 
@@ -20,7 +20,7 @@ CARD = Card(
     paper="Long, Cao, Wang, Jordan, 2015, ICML",
     link="https://arxiv.org/abs/1502.02791",
     level="batch",
-    needs=("domains",),
+    needs=("student.features", "domains"),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
     cost="five kernels over all pairs of the batch",
@@ -73,4 +73,4 @@ class MMD(nn.Module):
         self.estimator: Estimator = estimator
 
     def forward(self, step: Step) -> Tensor:
-        return mmd_loss(gather_rows(vectors(first_tap(step.student, "student"))), all_domains(step), self.estimator)
+        return mmd_loss(gather_rows(vectors(last_tap(step.student, "student"))), all_domains(step), self.estimator)

@@ -32,12 +32,15 @@ def cross_entropy_loss(
 ) -> Float[Tensor, "batch"]:
     """-w_y sum_c target_c log q_c per sample, in nats, with target = (1 - smoothing) onehot(y) + smoothing / classes.
 
+    A single logit z is the log-odds of the second of two classes: the same as the logits (0, z).
+
     Class weights multiply a sample's value by the weight of its label (torch's own smoothing weighs each class's log-probability
     instead). Samples without a label (label < 0) give 0.
 
     Raises:
         ValueError: class_weights has not one entry per class.
     """
+    student_logits = _of_classes(student_logits)
     _require_one_per_class(class_weights, student_logits)
     log_q = F.log_softmax(at_least_fp32(student_logits), dim=-1)
     known = labels.clamp(min=0)
@@ -46,6 +49,10 @@ def cross_entropy_loss(
     if class_weights is not None:
         loss = loss * class_weights[known]
     return torch.where(labels >= 0, loss, torch.zeros_like(loss))
+
+
+def _of_classes(logits: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
 
 
 def _require_one_per_class(class_weights: Tensor | None, logits: Tensor) -> None:
@@ -69,7 +76,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
 
     def forward(self, step: Step) -> Tensor:
-        logits = step.student.logits
+        logits = _of_classes(step.student.logits)
         if step.batch.label_probabilities is not None:  # mixed labels: the expectation over them
             probabilities = step.batch.label_probabilities
             _require_one_per_class(self.class_weights, logits)

@@ -4,17 +4,17 @@ from torch import Tensor
 
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 
 
 def all_features(step: Step) -> tuple[Tensor, Tensor]:
     """The student's and the teacher's first tapped feature, whole, for the batch of all processes."""
-    return gather_rows(first_tap(step.student, "student")), gather_rows(first_tap(step.teacher, "teacher").detach())
+    return gather_rows(last_tap(step.student, "student")), gather_rows(last_tap(step.teacher, "teacher").detach())
 
 
 def all_vectors(step: Step) -> tuple[Tensor, Tensor]:
     """The same as one vector per sample, which is what processes send each other."""
-    student, teacher = vectors(first_tap(step.student, "student")), vectors(first_tap(step.teacher, "teacher").detach())
+    student, teacher = vectors(last_tap(step.student, "student")), vectors(last_tap(step.teacher, "teacher").detach())
     return gather_rows(student), gather_rows(teacher)
 
 

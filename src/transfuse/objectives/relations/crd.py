@@ -13,7 +13,7 @@ from transfuse.core.bridges import channels_of
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Batch, Step, float_labels
-from transfuse.objectives._vectors import first_tap, unit, vectors
+from transfuse.objectives._vectors import last_tap, unit, vectors
 
 Negatives = Literal["samples", "classes"]
 Form = Literal["code", "paper"]
@@ -113,12 +113,12 @@ class CRD(nn.Module):
         """
         if not student_shapes or not teacher_shapes:
             raise ValueError("no feature is tapped; name student_tap and teacher_tap, usually the last features")
-        shapes = [next(iter(found.values())) for found in (student_shapes, teacher_shapes)]
+        shapes = [list(found.values())[-1] for found in (student_shapes, teacher_shapes)]
         self.student_embedding, self.teacher_embedding = (nn.Linear(channels_of(shape), self.dimensions) for shape in shapes)
 
     def forward(self, step: Step) -> Tensor:
-        student = unit(self.student_embedding(vectors(first_tap(step.student, "student"))))
-        teacher = unit(self.teacher_embedding(vectors(first_tap(step.teacher, "teacher").detach())))
+        student = unit(self.student_embedding(vectors(last_tap(step.student, "student"))))
+        teacher = unit(self.teacher_embedding(vectors(last_tap(step.teacher, "teacher").detach())))
         labels = self._labels(step.batch)
         if self.training:
             self._remember(step.batch.ids, labels, student.detach(), teacher.detach())

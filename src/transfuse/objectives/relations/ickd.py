@@ -11,7 +11,7 @@ from transfuse.core.bridges import as_maps, channels_of
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, unit
+from transfuse.objectives._vectors import last_tap, unit
 
 Form = Literal["code", "paper"]
 CARD = Card(
@@ -78,7 +78,7 @@ class ICKD(nn.Module):
         Raises:
             ValueError: a feature is neither map nor tokens, or none is tapped.
         """
-        shapes: list[tuple[int, ...]] = [next(iter(found.values()), ()) for found in (student_shapes, teacher_shapes)]
+        shapes: list[tuple[int, ...]] = [next(reversed(found.values()), ()) for found in (student_shapes, teacher_shapes)]
         if any(len(shape) not in (3, 4) for shape in shapes):
             raise ValueError(f"correlations of channels need maps or tokens; the features tapped have shapes {shapes}")
         channels = [channels_of(shape) for shape in shapes]
@@ -86,5 +86,5 @@ class ICKD(nn.Module):
             self.bridge = nn.Conv2d(channels[0], channels[1], kernel_size=1, bias=False)
 
     def forward(self, step: Step) -> Tensor:
-        student, teacher = first_tap(step.student, "student"), first_tap(step.teacher, "teacher")
+        student, teacher = last_tap(step.student, "student"), last_tap(step.teacher, "teacher")
         return ickd_loss(self.bridge(as_maps(at_least_fp32(student), teacher)), as_maps(teacher, student), self.form)

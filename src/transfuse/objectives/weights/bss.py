@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
-from transfuse.objectives._vectors import first_tap, vectors
+from transfuse.objectives._vectors import last_tap, vectors
 
 CARD = Card(
     title="Batch spectral shrinkage (BSS)",
     paper="Chen, Wang, Fu, Long, Wang, 2019, NeurIPS",
     link="https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html",
     level="batch",
-    needs=(),
+    needs=("student.features",),
     paper_weight=0.001,
     tasks=("classification", "multilabel", "regression"),
     cost="the singular values of a matrix [batch, width]",
@@ -48,4 +48,4 @@ class BSS(nn.Module):
         self.k = k
 
     def forward(self, step: Step) -> Tensor:
-        return bss_loss(gather_rows(vectors(first_tap(step.student, "student"))), self.k)
+        return bss_loss(gather_rows(vectors(last_tap(step.student, "student"))), self.k)

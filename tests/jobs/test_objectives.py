@@ -1,0 +1,72 @@
+"""Every objective in a real job: it trains, or it is refused before training with the reason."""
+
+import json
+import math
+
+import pytest
+
+from transfuse import objectives
+from transfuse.errors import RecipeError
+from transfuse.jobs import distill, finish
+from transfuse.recipe.load import from_values
+
+CLASSIFYING = [name for name in objectives.names() if "classification" in objectives.card(name).tasks]
+FOR_MAPS = {"hidden_cosine": {"tokens": "mean"}}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Two convolutional networks, the larger one hardly trained: enough to have features."""
+    folder = tmp_path_factory.mktemp("teacher")
+    return folder, distill.run(from_values(recipe(folder, "first", teacher={"source": "builtin:resnet14", "train": {"steps": 3}})))
+
+
+def recipe(folder, name, **changes):
+    return {
+        "job": "distill",
+        "data": "bundled:digits",
+        "student": "builtin:resnet8",
+        "augment": {"crop": 1},
+        "train": {"steps": 2, "precision": "fp32", "batch_size": 32},
+        "cache": {"dir": str(folder / "cache")},
+        "samples": False,
+        "out": str(folder / name),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_an_objective_trains_in_a_job_or_is_refused_with_the_reason(teacher, name, monkeypatch):
+    folder, first = teacher
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    terms = list(dict.fromkeys(["cross_entropy", name]))
+    terms = [{term: FOR_MAPS[term]} if term in FOR_MAPS else term for term in terms]
+    values = from_values(recipe(folder, name, teacher=f"run:{first.path}#teacher", objectives=terms))
+    if "domains" in objectives.card(name).needs:
+        with pytest.raises(RecipeError, match="source and a target domain"):
+            distill.run(values)
+        return
+    run = distill.run(values)
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    logged = [row["terms"][name] for row in rows if row["kind"] == "train"]
+    assert len(logged) == 2
+    assert all(math.isfinite(value) for value in logged)
+
+
+def test_a_feature_objective_with_a_table_for_a_teacher_is_refused_before_training(teacher, tmp_path):
+    import numpy as np
+
+    folder, first = teacher
+    kept = np.load(first.path / "predictions/teacher.npz")
+    np.savez(tmp_path / "table.npz", ids=kept["ids"], logits=kept["outputs"])
+    with pytest.raises(RecipeError, match="fitnet"):
+        distill.run(from_values(recipe(tmp_path, "run", teacher=f"predictions:{tmp_path / 'table.npz'}", objectives=["fitnet"])))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bridges_are_trained_and_resumed_but_not_shipped(teacher):
+    from safetensors.torch import load_file
+
+    folder, first = teacher
+    run = distill.run(from_values(recipe(folder, "bridged", teacher=f"run:{first.path}#teacher", objectives=["cross_entropy", "fitnet"])))
+    assert load_file(run.path / "student.safetensors").keys() == load_file(run.path / "control/student.safetensors").keys()
