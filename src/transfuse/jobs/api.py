@@ -32,7 +32,8 @@ def distill(
 
     Args:
         data: a source string, or (train, test) / (train, val, test), each a Dataset, a DataLoader or (inputs, labels).
-        student: a source string, a recipe block, or a module; a copy of the module is trained, yours stays as it is.
+        student: a source string, a module, or a recipe block whose source may be a module: {"source": module, "preprocess": {...}}.
+            A copy of the module is used, yours stays as it is.
         teacher: the same; several go into `teachers={name: ...}`.
         objectives: recipe entries such as {"kd": {"temperature": 2}}, or modules, or (module, weight).
         train: {"epochs": 30, ...}.
@@ -112,6 +113,8 @@ def open_model(source: str | Path) -> Model:
 
 
 def _model(given: Any, live: Live, teacher: str | None) -> Any:
+    if isinstance(given, Mapping) and isinstance(given.get("source"), nn.Module):
+        return {**given, "source": _model(given["source"], live, teacher)}
     if not isinstance(given, nn.Module):
         return given
     if teacher is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,27 @@ from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.schema import ModelBlock
 
 
-class Rescaled(nn.Module):
+class _Around(nn.Module):
+    """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
+
+    Args:
+        inner: the network.
+    """
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "inner" or name.startswith("__"):
+                raise
+            return getattr(super().__getattr__("inner"), name)
+
+
+class Rescaled(_Around):
     """Regression outputs of one scaling turned into another: (y * std + mean), standardised anew.
 
     Args:
@@ -33,15 +54,47 @@ class Rescaled(nn.Module):
     shift: Tensor
 
     def __init__(self, inner: nn.Module, given: Target, wanted: Target):
-        super().__init__()
-        self.inner = inner
-        old_mean, old_std = torch.tensor(given.mean), torch.tensor(given.std)
-        mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
-        self.register_buffer("factor", old_std / std)
-        self.register_buffer("shift", (old_mean - mean) / std)
+        super().__init__(inner)
+        factor, shift = rescaling(given, wanted)
+        self.register_buffer("factor", factor)
+        self.register_buffer("shift", shift)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.inner(inputs) * self.factor + self.shift
+
+
+def rescaling(given: Target, wanted: Target) -> tuple[Tensor, Tensor]:
+    """(factor, shift) that take a prediction from one scaling to another: (z * std + mean - new mean) / new std."""
+    new_std = torch.tensor(wanted.std)
+    return torch.tensor(given.std) / new_std, (torch.tensor(given.mean) - torch.tensor(wanted.mean)) / new_std
+
+
+class BinaryHead(_Around):
+    """A two-class network whose answers have one logit or two, as asked; see `as_binary`.
+
+    Args:
+        inner: gives one logit or two.
+        outputs: 1 or 2.
+    """
+
+    def __init__(self, inner: nn.Module, outputs: int):
+        super().__init__(inner)
+        self.wanted = outputs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return as_binary(self.inner(inputs), self.wanted)
+
+
+def as_binary(logits: Tensor, outputs: int) -> Tensor:
+    """Logits of two classes as one (the log-odds of the second class) or as two (0, log-odds).
+
+    The probabilities are the same at every temperature: sigmoid((z_1 - z_0) / T) = softmax((z_0, z_1) / T)_1.
+    """
+    if logits.shape[-1] == outputs:
+        return logits
+    if outputs == 1:
+        return logits[:, 1:] - logits[:, :1]
+    return torch.cat([torch.zeros_like(logits), logits], dim=-1)
 
 
 def request_for(block: ModelBlock, data: DataSet, seed: int, fresh: bool) -> ModelRequest:
@@ -80,7 +133,7 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
         ModelError: unknown, untrained, or its outputs don't match the data.
     """
     if live is not None:
-        model = models.open_model(live, ModelRequest())
+        model = models.open_model(copy.deepcopy(live), ModelRequest())  # the caller's own is neither frozen, trained nor moved
     else:
         request = request_for(block, data, seeds.derive(seed, "init", name), fresh=trained_here)
         if block.source.startswith("builtin:"):
@@ -110,13 +163,36 @@ def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | Non
     """Outputs in the data's class order, or in its regression scaling."""
     if data.target is None:
         return models.fit_to_classes(model, data.classes, mapping)
-    if (
-        model.target is not None
-        and (model.target.mean, model.target.std) != (data.target.mean, data.target.std)
-        and model.module is not None
-    ):
-        model.module = Rescaled(model.module, model.target, data.target)
-    return model
+    if model.target is None or (model.target.mean, model.target.std) == (data.target.mean, data.target.std):
+        return model
+    if len(model.target.mean) != len(data.target.mean):
+        return model  # refused by `check_outputs`, with both counts
+    if model.table is not None:
+        ids, predictions = model.table
+        factor, shift = rescaling(model.target, data.target)
+        return replace(model, table=(ids, predictions * factor + shift), target=data.target)
+    return replace(model, module=Rescaled(model.network, model.target, data.target).eval(), target=data.target)
+
+
+def with_head_of(student: Model, model: Model, data: DataSet) -> Model:
+    """A two-class teacher whose answers have as many logits as the student's, one or two; any other as it is."""
+    if data.task != "classification" or data.outputs != 2:
+        return model
+    wanted = count_outputs(student, data)
+    if count_outputs(model, data) == wanted:
+        return model
+    if model.table is not None:
+        return replace(model, table=(model.table[0], as_binary(model.table[1], wanted)))
+    return replace(model, module=BinaryHead(model.network, wanted).eval())
+
+
+def count_outputs(model: Model, data: DataSet) -> int:
+    """How many numbers a model says per sample."""
+    if model.table is not None:
+        return model.table[1].shape[-1]
+    device = next((parameter.device for parameter in model.network.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        return model.network.eval()(example(model, data).to(device)).shape[-1]
 
 
 def preprocess_of(block: ModelBlock, model: Model, data: DataSet) -> Preprocess:

@@ -20,7 +20,7 @@ from transfuse.engine.loader import free_memory_bytes, is_labelled
 from transfuse.evaluate import metrics
 from transfuse.jobs import control
 from transfuse.jobs.context import Context, Live
-from transfuse.jobs.networks import open_student, open_teacher, sizes_asked
+from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
 from transfuse.recipe.facts import Facts
@@ -62,7 +62,10 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
             metrics.higher_is_better(data.task, block.stop.metric)
     if recipe.control not in ("reuse", "train", "none"):
         control.of_run(recipe.control)
-    resolved, reasons = resolve(recipe, facts_of(recipe, data, context))
+    student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    for note in student.notes:
+        context.say(f"student: {note}")
+    resolved, reasons = resolve(recipe, facts_of(recipe, data, context, count_outputs(student, data)))
     assert isinstance(resolved, DistillRecipe)
     for line in sentences(resolved, reasons):
         if ranks.rank() == 0:
@@ -72,7 +75,6 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
         for name, block in resolved.teachers.items()
     }
-    open_student(resolved.student, data, resolved.seed, context.live.student)
     return Opened(resolved, reasons, data, teachers)
 
 
@@ -125,8 +127,8 @@ def open_data_of(recipe: DistillRecipe, context: Context) -> DataSet:
     return data
 
 
-def facts_of(recipe: DistillRecipe, data: DataSet, context: Context) -> Facts:
-    """What resolving needs to know."""
+def facts_of(recipe: DistillRecipe, data: DataSet, context: Context, outputs: int) -> Facts:
+    """What resolving needs to know; `outputs` are the student's: one or two where the data have two classes."""
     extra = len(data.unlabelled) if data.unlabelled is not None else 0
     labelled = int(is_labelled(data.train.labels).sum())
     pool_bytes = sum(getattr(part, "bytes", 0) for part in (data.train, data.unlabelled) if part is not None)
@@ -137,7 +139,7 @@ def facts_of(recipe: DistillRecipe, data: DataSet, context: Context) -> Facts:
         n_train=len(data.train) + extra,
         n_labelled=labelled,
         n_unlabelled=len(data.train) - labelled + extra,
-        n_classes=data.outputs,
+        n_classes=outputs,
         input_shape=data.input_shape,
         pool_bytes=pool_bytes,
         free_memory_bytes=torch.cuda.mem_get_info(context.device)[0] if on_gpu else free_memory_bytes(),
@@ -149,7 +151,7 @@ def facts_of(recipe: DistillRecipe, data: DataSet, context: Context) -> Facts:
         tables=tuple(name for name, block in recipe.teachers.items() if block.source.startswith("predictions:")),
         cores=os.cpu_count() or 1,
         out=str(context.rundir.path),
-        live_cards={f"live:{type(objective).__name__}": card_of(objective) for objective in context.live.objectives.values()},
+        live_cards={name: card_of(objective) for name, objective in context.live.objectives.items()},
     )
 
 

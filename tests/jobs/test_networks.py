@@ -1,0 +1,136 @@
+"""Teachers whose answers have another form than the student's: one logit or two, other units, another normalisation."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import transfuse
+from transfuse.core.types import DataRequest
+from transfuse.jobs.networks import as_binary
+from transfuse.objectives import cross_entropy_loss, kd_loss
+
+
+def halves(count=300):
+    """Two classes that a line parts, as (train, test)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 5, generator=generator)
+    y = (x[:, 0] + 0.5 * x[:, 1] > 0).long()
+    return (x[: 2 * count // 3], y[: 2 * count // 3]), (x[2 * count // 3 :], y[2 * count // 3 :])
+
+
+def knowing(outputs: int) -> nn.Linear:
+    """A teacher that knows the line."""
+    teacher = nn.Linear(5, outputs)
+    with torch.no_grad():
+        teacher.weight.zero_()
+        teacher.bias.zero_()
+        teacher.weight[-1, :2] = torch.tensor([4.0, 2.0])
+    return teacher
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_one_logit_and_two_say_the_same_at_every_temperature(temperature):
+    one, two = torch.randn(7, 1) * 5, torch.randn(7, 2) * 5
+    assert torch.allclose((as_binary(one, 2) / temperature).softmax(-1)[:, 1:], (one / temperature).sigmoid(), atol=1e-6)
+    assert torch.allclose((as_binary(two, 1) / temperature).sigmoid(), (two / temperature).softmax(-1)[:, 1:], atol=1e-6)
+    bernoulli = kd_loss(one, as_binary(two, 1), temperature, "bernoulli")
+    assert torch.allclose(kd_loss(as_binary(one, 2), two, temperature, "softmax"), bernoulli, rtol=1e-4, atol=1e-6)
+
+
+def test_cross_entropy_of_one_logit_is_binary_cross_entropy():
+    logits, labels = torch.randn(9, 1), torch.tensor([0, 1, -1, 1, 0, 1, 0, 0, 1])
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.clamp(min=0).float(), reduction="none")
+    assert torch.allclose(cross_entropy_loss(logits, labels), torch.where(labels >= 0, expected, 0.0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("teacher_outputs", "student_outputs"), [(1, 1), (2, 1), (1, 2)])
+def test_heads_of_one_logit_distil_from_end_to_end(tmp_path, teacher_outputs, student_outputs):
+    torch.manual_seed(0)
+    run = transfuse.distill(
+        teacher=knowing(teacher_outputs),
+        student=nn.Linear(5, student_outputs),
+        data=halves(),
+        train={"steps": 300, "optimizer": {"adamw": {"lr": 0.05}}, "select": "last"},
+        out=tmp_path / "run",
+        cache={"dir": str(tmp_path / "cache")},
+    )
+    assert run.student.out_features == student_outputs
+    assert run.summary["teachers"]["teacher"]["metrics"]["accuracy"] > 0.95
+    assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.9
+    assert run.summary["models"]["control"]["metrics"]["accuracy"] > 0.85
+    assert run.summary["transfer"]["agreement"] > 0.9
+    resolved = (run.path / "recipe.resolved.yaml").read_text()
+    assert ("bernoulli" if student_outputs == 1 else "softmax") in resolved
+
+
+def test_a_table_of_regression_predictions_teaches_in_the_targets_own_units(job, tmp_path):
+    data = transfuse.data.open_data("bundled:diabetes", DataRequest())
+    parts = (data.train, data.val, data.test)
+    shifted = torch.cat([part.labels for part in parts]).numpy() + 100  # a teacher that is always 100 too high
+    np.savez(tmp_path / "table.npz", ids=np.concatenate([part.ids for part in parts]), outputs=shifted)
+    run = job(
+        "objectives=[logit_mse]",
+        "control=none",
+        data="bundled:diabetes",
+        teacher=f"predictions:{tmp_path / 'table.npz'}",
+        train={"steps": 300, "optimizer": {"adamw": {"lr": 0.01}}, "select": "last"},
+    )
+    assert run.summary["teachers"]["teacher"]["metrics"]["rmse"] == pytest.approx(100, rel=1e-4)
+    with np.load(run.path / "predictions/student.npz") as said:
+        assert (said["outputs"] - said["labels"]).mean() == pytest.approx(100, abs=20)
+
+
+def test_a_live_teacher_with_a_normalisation_of_its_own_stays_as_it_was(tmp_path):
+    seen = []
+
+    class Watching(nn.Linear):
+        def forward(self, input):
+            seen.append(input.mean().item())
+            return super().forward(input)
+
+    teacher = Watching(5, 2).train()
+    transfuse.distill(
+        teacher={"source": teacher, "preprocess": {"mean": [1000.0]}},
+        student={"source": nn.Linear(5, 2)},
+        data=halves(60),
+        train={"steps": 3},
+        control="none",
+        out=tmp_path / "run",
+        cache={"dir": str(tmp_path / "cache")},
+    )
+    asked = [mean for mean in seen if abs(mean) > 1e-3]  # but for the probes that identify it, whose mean is 0
+    assert asked
+    assert all(mean == pytest.approx(-1000, rel=0.01) for mean in asked)
+    assert teacher.training
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_two_live_objectives_of_one_class_are_each_judged_by_their_card(tmp_path):
+    run = transfuse.distill(
+        student=nn.Linear(5, 2),
+        data=halves(60),
+        objectives=[transfuse.objectives.CrossEntropy(), (transfuse.objectives.CrossEntropy(smoothing=0.1), 0.5)],
+        train={"steps": 3},
+        control="none",
+        out=tmp_path / "run",
+        cache={"dir": str(tmp_path / "cache")},
+    )
+    assert run.summary["teachers"] == {}
+
+
+def test_live_students_that_differ_in_what_has_no_weights_have_controls_of_their_own(tmp_path):
+    def control(activation, dropout):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Linear(5, 8), activation, nn.Dropout(dropout), nn.Linear(8, 2))
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        run = transfuse.distill(
+            teacher=knowing(2), student=student, data=halves(60), train={"steps": 5}, out=out, cache={"dir": str(tmp_path / "cache")}
+        )
+        notes = (run.path / "reasons.json").read_text()
+        return "control: reused" in notes
+
+    assert not control(nn.ReLU(), 0.1)
+    assert control(nn.ReLU(), 0.1)
+    assert not control(nn.Tanh(), 0.1)
+    assert not control(nn.ReLU(), 0.5)
