@@ -28,5 +28,7 @@ def test_torchrun_trains_one_run_and_writes_each_line_once(tmp_path):
         (line["run"], line["step"]) for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if line["kind"] == "train"
     ]
     assert steps == [("teacher", step) for step in range(1, 31)] + [("student", step) for step in range(1, 21)]
-    assert json.loads((run / "summary.json").read_text())["models"]["student"]["metrics"]["accuracy"] > 0.1
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["models"]["student"]["metrics"]["accuracy"] > 0.1
+    assert summary["teacher_forwards"] >= 1797  # every sample of the data set, whichever process asked about it
     assert "data parallel over 2 processes" in (run / "reasons.json").read_text()

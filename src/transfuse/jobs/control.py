@@ -17,7 +17,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.teacher_cache import key
 from transfuse.errors import RecipeError
 from transfuse.jobs.context import Context
-from transfuse.jobs.networks import restore
+from transfuse.jobs.networks import align, check_outputs, example, restore
 from transfuse.jobs.rundir import RunDir, remove
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_key_values
@@ -29,8 +29,13 @@ def control_key(recipe: DistillRecipe, data: DataSet, student: Model) -> str:
     parts = {"train": data.train, "val": data.val, "test": data.test, "unlabelled": data.unlabelled}
     contents = {name: samples.fingerprint for name, samples in parts.items() if samples is not None}
     labels = {name: samples.labels for name, samples in parts.items() if samples is not None}
-    weights = key.hash_tensors(dict(student.network.state_dict()))
-    return key.combine({"recipe": control_key_values(recipe), "data": contents, "labels": key.hash_tensors(labels), "weights": weights})
+    network = student.network
+    made = {
+        "network": key.hash_teacher(network, tuple(example(student, data).shape[1:])),
+        "modules": repr(network),  # tells dropout and its like, which neither weights nor outputs show
+        "preprocess": student.preprocess.to_dict() if student.preprocess else None,
+    }
+    return key.combine({"recipe": control_key_values(recipe), "data": contents, "labels": key.hash_tensors(labels), "student": made})
 
 
 def obtain(
@@ -53,8 +58,13 @@ def obtain(
     if recipe.control not in ("reuse", "train"):
         source = of_run(recipe.control)
         context.say(f"control: {source}")
-        return models.open_model(source, ModelRequest())
-    if (folder / "student.safetensors").exists():
+        found = align(models.open_model(source, ModelRequest()), data, None)
+        found.preprocess = found.preprocess or data.preprocess
+        check_outputs(found, data, "control")
+        return found
+    here = (folder / "student.safetensors").exists()
+    ranks.barrier()  # all have looked before the first one writes
+    if here:
         return restore(student, folder / "student.safetensors")
     stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
     if recipe.control == "reuse" and (stored / "student.safetensors").exists():
