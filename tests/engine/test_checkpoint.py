@@ -66,3 +66,9 @@ def test_a_checkpoint_opens_without_unpickling_code(tmp_path):
     archive.write_bytes(files(tmp_path)[0].read_bytes()[64:])
     assert torch.load(archive, weights_only=True)["rows"] == [[0.5]]
     assert stat.S_ISREG(archive.stat().st_mode)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
+    (tmp_path / ".step_000000001.99.tmp").write_bytes(b"half")
+    Checkpoints(tmp_path).save(2, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000002.pt"]

@@ -250,3 +250,19 @@ def test_decay_is_for_matrices_only(problem):
     for group in loop.optimizer.param_groups:
         dimensions = {parameter.ndim for parameter in group["params"]}
         assert dimensions == ({2} if group["weight_decay"] else {1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "said"),
+    [({}, 1, None), ({"minutes": 10.0}, 1, "stops by the clock"), ({}, 2, "2 processes and goes on with 1")],
+)
+def test_a_resumed_run_says_where_the_same_bits_are_not_promised(problem, tmp_path, changes, processes, said):
+    from transfuse.engine import loop as loops
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.ranks, "world_size", lambda: processes)
+        stepper = Supervised(network(), PLAIN, [weighted("cross_entropy")])
+        Loop(stepper, problem.loader(), settings(**changes), None, Checkpoints(tmp_path))._save()
+    _, outcome, _ = trained(problem, folder=tmp_path, **changes)
+    notes = [note for note in outcome.notes if "bits" in note]
+    assert (notes == []) if said is None else (said in notes[0])

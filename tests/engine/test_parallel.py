@@ -108,3 +108,56 @@ def test_processes_whose_clocks_differ_decide_together(tmp_path):
     mp.spawn(hurried, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"steps{rank}.pt") for rank in range(2))
     assert first == second < 5
+
+
+def averaged(rank: int, folder: str) -> None:
+    """BatchNorm in training mode, an average of weights, and a validation whose outcome hangs on running statistics."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    seen = []
+
+    def evaluate(module):
+        seen.append(module[1].running_mean.clone())
+        return {"accuracy": module[1].running_mean.sum().item()}
+
+    loader = MemoryLoader(pool(False), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, 2))
+    settings = Settings(steps=6, seed=0, ema=0.9, evaluate_every=2, patience=1)
+    student = network(batchnorm=True)
+    outcome = Loop(Supervised(student, Preprocess(), [weighted("cross_entropy")]), loader, settings, evaluate).fit()
+    torch.save([*seen, *student.state_dict().values(), torch.tensor(outcome.steps)], f"{folder}/seen{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_judge_and_ship_the_same_average_of_weights_and_statistics(tmp_path):
+    mp.spawn(averaged, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"seen{rank}.pt") for rank in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def belated(rank: int, folder: str) -> None:
+    """The second process looks for a checkpoint only when the first would have written one."""
+    import time
+    from datetime import timedelta
+    from pathlib import Path
+
+    from transfuse.engine.checkpoint import Checkpoints
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=20))
+
+    class Slow(Checkpoints):
+        def load(self, device="cpu"):
+            time.sleep(1.0 * rank)
+            found = super().load(device)
+            torch.save(torch.tensor(found[0] is None), f"{folder}/none{rank}.pt")
+            return found
+
+    loader = MemoryLoader(pool(False), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, 2))
+    stepper = Supervised(network(), Preprocess(), [weighted("cross_entropy")])
+    Loop(stepper, loader, Settings(steps=2, seed=0, select="last"), checkpoints=Slow(Path(folder) / "checkpoints")).fit()
+    dist.destroy_process_group()
+
+
+def test_all_processes_look_for_a_checkpoint_before_the_first_one_is_written(tmp_path):
+    mp.spawn(belated, (str(tmp_path),), nprocs=2)
+    assert all(torch.load(tmp_path / f"none{rank}.pt") for rank in range(2))

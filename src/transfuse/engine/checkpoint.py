@@ -51,7 +51,7 @@ class Checkpoints:
             temporary.unlink(missing_ok=True)
             fix = "free some space, then resume: older checkpoints are intact"
             raise RunError(f"can't write a checkpoint: {error.strerror or error}", where=str(path), fix=fix) from error
-        for old in self._paths()[:-KEPT]:
+        for old in (*self._paths()[:-KEPT], *self._torn()):
             old.unlink(missing_ok=True)
 
     def load(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
@@ -67,10 +67,14 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Deletes all of them, once the run's results are written."""
-        for path in self._paths():
+        for path in (*self._paths(), *self._torn()):
             path.unlink(missing_ok=True)
         if self.folder is not None and self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def _torn(self) -> list[Path]:
+        """What a process that was killed while writing left behind; one process alone writes here."""
+        return list(self.folder.glob(".step_*.tmp")) if self.folder is not None and self.folder.exists() else []
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.pt")) if self.folder is not None and self.folder.exists() else []

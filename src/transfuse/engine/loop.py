@@ -274,7 +274,7 @@ class Loop:
     def _validate(self) -> None:
         assert self.evaluate is not None
         self._check()
-        parallel.average_buffers(self.student)
+        self._average_buffers()
         network = self.ema.module if self.ema is not None else self.student
         metrics = self.evaluate(network)
         value = metrics[self.settings.metric]
@@ -317,7 +317,7 @@ class Loop:
 
     def _save(self) -> None:
         self._check()  # never keep a state whose loss was not finite
-        parallel.average_buffers(self.student)
+        self._average_buffers()
         if ranks.rank() == 0:
             content = {
                 "loop": copy.copy(vars(self.state)),
@@ -327,12 +327,20 @@ class Loop:
                 "ema": self.ema.module.state_dict() if self.ema is not None else None,
                 "names": self.names,
                 "metrics_bytes": self.track.size(),
+                "processes": ranks.world_size(),
             }
             self.checkpoints.save(self.state.step, content)
         ranks.barrier()
 
+    def _average_buffers(self) -> None:
+        """Running statistics are each process's own while training; what is judged, kept and shipped has their mean."""
+        parallel.average_buffers(self.student)
+        if self.ema is not None:
+            parallel.average_buffers(self.ema.module)
+
     def _resume(self) -> None:
         content, notes = self.checkpoints.load(self.loader.device)
+        ranks.barrier()  # all have looked before the first one writes
         for note in notes:
             self._say(note)
         if content is None:
@@ -349,8 +357,17 @@ class Loop:
         if self.ema is not None:
             self.ema.module.load_state_dict(content["ema"])
         self.state, self.names = State(**content["loop"]), content["names"]
+        self._say_what_is_not_promised(content.get("processes", 1))
         if ranks.rank() == 0:
             self.track.cut(content["metrics_bytes"])
+
+    def _say_what_is_not_promised(self, processes: int) -> None:
+        """A resumed run has the bits of an uninterrupted one unless it stops by the clock or the processes are others."""
+        if processes != ranks.world_size():
+            changed = f"the run began on {processes} processes and goes on with {ranks.world_size()}"
+            self._say(f"{changed}: it won't end with the bits of an uninterrupted one")
+        elif self.settings.minutes is not None:
+            self._say("the run stops by the clock, so it may not end with the bits of an uninterrupted one")
 
     def _refuse_split(self, pieces: int, why: str) -> None:
         related = getattr(self.stepper, "batch_level", list)()
