@@ -190,3 +190,9 @@ def test_cifar10_sheets_become_arrays_and_come_back(test_data, tmp_path):
     # the known statistics of CIFAR-10's 50,000 training pictures; these are 9,000 of them
     assert dataset.preprocess.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
     assert dataset.preprocess.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+
+
+def test_a_single_value_in_place_of_inputs_is_named(npz):
+    with pytest.raises(DataError, match="a single value") as refused:
+        open_data(str(npz(x=np.float32(3), y=np.arange(4))), DataRequest())
+    assert "x" in str(refused.value.where)

@@ -1,5 +1,7 @@
 """Picture folders and lists are read in every documented structure; what is broken is named."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -286,3 +288,40 @@ def test_ants_and_bees_open_with_val_as_test(test_data):
     rows = range(4)
     assert torch.allclose(own(dataset.test.raw(rows)), dataset.test.exact(rows, own))
     assert not check(dataset)
+
+
+def test_names_of_class_folders_are_taken_whole(tmp_path):
+    names = ["<b>x</b>".replace("/", "\N{FRACTION SLASH}"), "a, b; c", "two\nlines", " spaces ", "1.5"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for copy in range(6):
+            Image.new("RGB", (8, 8), (number * 40, copy * 40, 0)).save(tmp_path / name / f"{copy}.png")
+    dataset = open_folder(tmp_path)
+    assert dataset.task == "classification"
+    assert sorted(dataset.classes) == sorted(names)
+    for identity, label in zip(dataset.train.ids, dataset.train.labels, strict=True):
+        assert str(identity).startswith(dataset.classes[int(label)] + "/")
+
+
+def test_fractions_as_names_of_class_folders_are_classes(tmp_path):
+    for name in ("0.5", "1.5"):
+        (tmp_path / name).mkdir()
+        for copy in range(6):
+            Image.new("L", (8, 8), copy * 40 + int(name[0])).save(tmp_path / name / f"{copy}.png")
+    assert open_folder(tmp_path).classes == ["0.5", "1.5"]
+
+
+def test_file_names_that_are_no_utf8_become_text(tmp_path):
+    for name in (b"good", b"caf\xe9"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        try:
+            os.mkdir(folder)
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+        for copy in range(6):
+            with open(folder + b"/\xff%d.png" % copy, "wb") as file:
+                Image.new("L", (8, 8), copy * 40 + len(name)).save(file, "png")
+    dataset = open_folder(tmp_path)
+    assert dataset.classes == ["caf\\xe9", "good"]
+    for text in (*dataset.classes, *map(str, dataset.train.ids)):
+        text.encode("utf-8")  # can be written into a run folder

@@ -71,6 +71,8 @@ def parts_of_arrays(
 
 
 def _check_lengths(part: ArrayPart) -> None:
+    if part.inputs.ndim == 0:
+        raise DataError("is a single value, not an array with one row per sample", where=part.name)
     for what, name, values in (("labels", part.label_name, part.labels), ("ids", "ids", part.ids)):
         if values is not None and (values.ndim == 0 or len(values) != len(part.inputs)):
             count = len(values) if values.ndim else 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from transfuse.core.types import DataParts, DataRequest
 from transfuse.data.decode import is_picture_name
-from transfuse.data.labels import natural, read_names
+from transfuse.data.labels import Labels, natural, read_names
 from transfuse.data.locate import existing, existing_folder, inside, visible_files, visible_folders
 from transfuse.data.manifest import SPLITS, read_manifest
 from transfuse.data.picture_files import Entry, look_at
@@ -59,7 +62,7 @@ def _parts(entries: list[Entry], classes: list[str] | None, request: DataRequest
     texts = {part: [pictures.entries[row].label for row in pictures.rows(part)] for part in ("train", "val", "test", "unlabelled")}
     texts["unlabelled"] = [""] * len(texts["unlabelled"])
     with inside(where):
-        labels = read_names(texts, request.task, classes)
+        labels = read_names(texts, request.task) if classes is None else _labels_of_folders(texts, classes)
     samples = {part: pictures.samples(part, labels.parts[part]) for part in texts}
     train = samples["train"] or samples["unlabelled"]
     if samples["train"] is None and (samples["val"] is not None or samples["test"] is not None):
@@ -76,6 +79,13 @@ def _parts(entries: list[Entry], classes: list[str] | None, request: DataRequest
         targets=labels.targets,
         notes=notes + pictures.notes + labels.notes,
     )
+
+
+def _labels_of_folders(texts: Mapping[str, Sequence[str]], classes: list[str]) -> Labels:
+    """Class folders' names taken whole: what separates names in a list (`;`) or looks like a number means nothing in them."""
+    number = {name: place for place, name in enumerate(classes)}
+    parts = {part: torch.tensor([number.get(name, -1) for name in names], dtype=torch.int64) for part, names in texts.items()}
+    return Labels("classification", parts, classes)
 
 
 def _walk(root: Path, where: str, notes: list[str]) -> list[Entry]:
@@ -119,7 +129,7 @@ def _class_folders(folder: Path, part: str, root: Path, notes: list[str]) -> lis
         notes.append(f"{len(loose)} pictures directly in {folder.name} have no class and are left out ({loose[0].name} …)")
     entries = []
     for inner in visible_folders(folder):
-        found = [Entry(path, _id(path, root), inner.name, part) for path in _pictures_below(inner)]
+        found = [Entry(path, _id(path, root), _text(inner.name), part) for path in _pictures_below(inner)]
         if not found:
             notes.append(f"folder {_id(inner, root)} holds no pictures and is not taken for a class")
         entries += found
@@ -127,7 +137,12 @@ def _class_folders(folder: Path, part: str, root: Path, notes: list[str]) -> lis
 
 
 def _id(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return _text(path.relative_to(root).as_posix())
+
+
+def _text(name: str) -> str:
+    """A file's or folder's name as text that can be written to any file: bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _pictures_below(folder: Path) -> list[Path]:

@@ -58,6 +58,7 @@ def held_out(groups: np.ndarray, fraction: float, seed: int, purpose: str) -> np
     if takes.sum() == 0:
         raise DataError(
             f"{len(groups)} labelled samples can't be split: no class has two",
+            where="data.split",
             fix="give more samples, or validation and test parts of your own",
         )
     chosen = np.zeros(len(groups), dtype=bool)
