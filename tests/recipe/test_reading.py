@@ -124,3 +124,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
 )
 def test_text_that_looks_like_something_else_survives_writing_and_reading(value):
     assert yaml.load(yaml.dump({"key": [value]}, Dumper=Dumper), Loader) == {"key": [value]}
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{a: " * 3000 + "1" + "}" * 3000, "a: " + "[" * 200 + "]" * 200])
+def test_nesting_without_end_is_refused(text):
+    with pytest.raises(RecipeError, match="too deeply"):
+        read_text(text, "recipe.yaml")
+
+
+def test_a_nul_character_is_refused_with_its_line():
+    with pytest.raises(RecipeError, match="NUL") as refused:
+        read_text('job: distill\nout: "a\\0b"\n', "recipe.yaml")
+    assert refused.value.where == "recipe.yaml:2"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from transfuse.errors import ModelError
 
 Resize = Literal["squash", "short_side", "crop_first"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+LARGEST_SIDE = 8192  # pixels; a mistyped size would ask for more memory than there is
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the same as Pillow's convert("L")
 
 
@@ -50,7 +52,7 @@ class Preprocess:
         """Rebuilds what `to_dict` wrote; lists become tuples, a single `size: 32` a square.
 
         Raises:
-            ModelError: unknown key.
+            ModelError: unknown key, or a value that makes no sense for one.
         """
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
@@ -58,6 +60,7 @@ class Preprocess:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         if isinstance(values.get("size"), int):
             values["size"] = (values["size"], values["size"])
+        _check(values)
         return cls(**values)
 
     def normalise(self, values: Tensor) -> Tensor:
@@ -132,6 +135,36 @@ class Preprocess:
             grey = (raw.float() * weights).sum(1, keepdim=True)
             return grey.round().to(raw.dtype) if raw.dtype == torch.uint8 else grey
         raise ModelError(f"pictures have {raw.shape[1]} channels, the model takes {self.channels}")
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Refuses what would divide by zero or fail later, far from where it was written."""
+
+    def numbers(key: str) -> bool:
+        listed = values.get(key, ())
+        return isinstance(listed, tuple) and all(isinstance(entry, (int, float)) and math.isfinite(entry) for entry in listed)
+
+    def positive(value: Any, kind: type | tuple[type, ...]) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and value > 0  # type: ignore[arg-type]
+
+    size, real = values.get("size"), (int, float)
+    sides = isinstance(size, tuple) and len(size) == 2 and all(positive(side, int) and side <= LARGEST_SIDE for side in size)
+    fits = {
+        "size": (size is None or sides, f"one or two whole numbers from 1 to {LARGEST_SIDE}"),
+        "channels": (values.get("channels") in (None, 1, 3), "1 or 3"),
+        "mean": (numbers("mean"), "a list of finite numbers"),
+        "std": (numbers("std") and all(entry > 0 for entry in values.get("std", ())), "a list of finite numbers above 0"),
+        "scale": (positive(values.get("scale", 1.0), real), "a finite number above 0"),
+        "crop": (positive(values.get("crop", 1.0), real), "a finite number above 0"),
+        "resize": (values.get("resize", "squash") in get_args(Resize), f"one of {', '.join(get_args(Resize))}"),
+        "interpolation": (
+            values.get("interpolation", "bilinear") in get_args(Interpolation),
+            f"one of {', '.join(get_args(Interpolation))}",
+        ),
+    }
+    for key, (fine, needed) in fits.items():
+        if not fine:
+            raise ModelError(f"preprocess.{key} can't be {values[key]!r}", fix=f"give {needed}")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

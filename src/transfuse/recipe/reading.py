@@ -21,6 +21,7 @@ _FLOAT = re.compile(
     re.X,
 )
 _PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge")
+_DEEPEST = 50  # blocks in blocks; a recipe has six
 _LARGEST = 100_000  # nodes after aliases are followed; a recipe has a few hundred
 
 
@@ -153,6 +154,8 @@ def lines_of(text: str) -> dict[Key, int]:
 def _compose(text: str, name: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader)
+    except RecursionError:
+        raise RecipeError("is nested far too deeply for a recipe", where=name, fix="check the brackets") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -198,6 +201,10 @@ def _walk(node: yaml.Node, key: Key, name: str, lines: dict[Key, int], above: tu
         raise RecipeError(what, where=where, fix="remove the tag")
     if id(node) in above or len(lines) > _LARGEST:
         raise RecipeError("aliases (*name) that contain themselves, or far too many of them", where=where, fix="write the values out")
+    if len(above) > _DEEPEST:
+        raise RecipeError("is nested far too deeply for a recipe", where=where, fix="check the brackets")
+    if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+        raise RecipeError("a text with a NUL character, which no file name or option has", where=where, fix="remove the \\0")
     above = (*above, id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

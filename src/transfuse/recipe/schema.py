@@ -53,7 +53,7 @@ class DataBlock(Block):
     """how val and test are made where the source doesn't bring them"""
     labels_per_class: Count | None = None
     """keep so many labels per class in the training part; the other samples there become unlabelled"""
-    size: Count | Auto | None = "auto"
+    size: Annotated[int, Field(ge=1, le=8192)] | Auto | None = "auto"
     """side in pixels at which pictures are held; auto: the largest input that a model of the job asks for; null for tables"""
     task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
     """auto: from the labels"""
