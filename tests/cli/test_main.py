@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -183,3 +184,36 @@ def test_help_starts_within_five_bare_interpreters():
         if ratio <= 5:
             return
     pytest.fail(f"transfuse --help takes {ratio:.1f} bare interpreter starts")
+
+
+def test_sigterm_ends_a_verb_as_ctrl_c_does(monkeypatch, tmp_path, capsys):
+    (tmp_path / "recipe.resolved.yaml").write_text("job: distill\n")
+
+    @click.command()
+    @click.pass_obj
+    def long(session: Session) -> None:
+        session.folder = tmp_path
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("SIGTERM was ignored")
+
+    monkeypatch.setattr(frame.Verbs, "list_commands", lambda self, ctx: ["long"])
+    monkeypatch.setattr(frame.Verbs, "get_command", lambda self, ctx, name: long)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert frame.run(["long"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert f"transfuse resume {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_not_exist_does_not_hide_the_failure(failing, capsys):
+    failing(ValueError("a defect"), Path("a" * 300))
+    assert frame.run(["fail"]) == 1
+    assert "a defect" in capsys.readouterr().err
+
+
+def test_a_closed_stdout_is_no_failure():
+    script = 'exec "$0" -c "import sys; from transfuse.cli.main import run; sys.exit(run([\'ls\']))" >&-'
+    done = subprocess.run(["bash", "-c", script, sys.executable], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

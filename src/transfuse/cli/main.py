@@ -83,7 +83,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 a defect of ours, traceback kept; 2 the user's input is wrong; 130 interrupted.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  closed by the shell (>&-); open as long as we run
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     session = Session()
+    stop_on_sigterm()
     try:
         given = None if arguments is None else list(arguments)
         status = main.main(given, "transfuse", standalone_mode=False, obj=session, terminal_width=help_width())
@@ -106,6 +109,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         session.close()
         return failure(error, session.folder, session.console.say)
+
+
+def stop_on_sigterm() -> None:
+    """Lets SIGTERM end a job as Ctrl-C does: whatever it is at, it says how to go on."""
+    import signal
+    import threading
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def help_width() -> int:
@@ -163,12 +175,12 @@ def keep_traceback(error: Exception, folder: Path | None) -> Path:
     from pathlib import Path
 
     text = "".join(traceback.format_exception(error))
-    if folder is not None and folder.is_dir():
+    if folder is not None:
         path = folder / "traceback.txt"
         try:
             path.write_text(text, encoding="utf-8")
             return path
-        except OSError:  # the folder may be what is broken
+        except (OSError, ValueError):  # there is no such folder, or it is what is broken
             pass
     handle, name = tempfile.mkstemp(prefix="transfuse-", suffix="-traceback.txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
