@@ -63,6 +63,8 @@ class Checkpoints:
             if hashlib.sha256(archive).hexdigest().encode() == digest:
                 return torch.load(io.BytesIO(archive), map_location=device, weights_only=True), notes
             notes.append(f"{path} is damaged (its hash differs); falling back to the checkpoint before it")
+        if notes:
+            notes.append(f"no whole checkpoint is left in {self.folder}: this training starts over")
         return None, notes
 
     def clear(self) -> None:

@@ -35,7 +35,7 @@ class Jsonl:
         """Drops what was written after a checkpoint."""
         if self.path is not None and self.path.exists():
             with open(self.path, "r+b") as file:
-                file.truncate(size)
+                file.truncate(min(size, self.size()))  # somebody may have shortened it: truncating must not fill it up with zeros
 
     def forget(self) -> None:
         """Drops this run's lines, for a run that starts over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -99,8 +100,8 @@ class Oracle:
         path = (
             Path(self.cache.dir) / "costs" / f"{key.combine({'teacher': self.hash, 'threads': threads, 'torch': torch.__version__})}.json"
         )
-        if path.exists():
-            return json.loads(path.read_text())
+        with suppress(OSError, ValueError):  # absent or damaged: measured anew
+            return json.loads(path.read_text(encoding="utf-8"))
         assert self.model.preprocess is not None
         measured = cost.measure(self.model.network, self.data.train.exact([0], self.model.preprocess), threads=threads)
         write_json(path, measured)

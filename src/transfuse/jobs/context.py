@@ -74,7 +74,16 @@ class Context:
     @property
     def ledger(self) -> dict[str, Any]:
         path = self.rundir.path / "ledger.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_figures(path)
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """A run's own .json file that only informs (ledger, reasons); empty where it is absent or damaged, which costs no run its result."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Run:

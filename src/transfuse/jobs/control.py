@@ -15,11 +15,12 @@ from transfuse.core import ranks
 from transfuse.core.types import DataSet, Model, ModelRequest, Samples, WeightedObjective
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.teacher_cache import key
-from transfuse.errors import RecipeError
+from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs.context import Context
 from transfuse.jobs.networks import align, check_outputs, example, restore
 from transfuse.jobs.rundir import RunDir, remove
 from transfuse.jobs.training import Lesson, teach, views_of
+from transfuse.models.weights import read_state
 from transfuse.recipe.control import control_key_values
 from transfuse.recipe.schema import DistillRecipe
 
@@ -67,12 +68,15 @@ def obtain(
     if here:
         return restore(student, folder / "student.safetensors")
     stored = Path(recipe.cache.dir) / "controls" / control_key(recipe, data, student)
-    if recipe.control == "reuse" and (stored / "student.safetensors").exists():
+    if recipe.control == "reuse" and ranks.agreed("yes" if is_stored(stored) else "no") == "yes":
         if ranks.rank() == 0:
+            temporary = folder.with_name(".control.tmp")  # renamed once it is whole: a run may be killed while it copies
+            remove(temporary)
+            shutil.copytree(stored, temporary)
             remove(folder)
-            shutil.copytree(stored, folder)
+            temporary.rename(folder)
         ranks.barrier()
-        trained = json.loads((folder / "student.json").read_text()).get("created", "earlier")
+        trained = json.loads((folder / "student.json").read_text(encoding="utf-8")).get("created", "earlier")
         context.say(f"control: reused, the same student was trained from labels {trained}")
         return restore(student, folder / "student.safetensors")
     if ranks.rank() == 0:
@@ -85,22 +89,35 @@ def obtain(
         about = {"stopped": outcome.stopped, "best_step": outcome.best_step, "created": f"on {date.today():%Y-%m-%d}"}
         models.save_model(student, folder / "student.safetensors", about)
         Checkpoints(context.rundir.checkpoints / "control").clear()
-        _store(folder, stored)
+        _store(context, folder, stored)
     ranks.barrier()
     return student
 
 
-def _store(folder: Path, stored: Path) -> None:
-    """Copies the control into the cache; whoever comes second keeps the first."""
-    if stored.exists():
+def is_stored(stored: Path) -> bool:
+    """Whether a whole control lies in this folder of the cache; what was damaged there counts as absent and is trained again."""
+    try:
+        about = json.loads((stored / "student.json").read_text(encoding="utf-8"))
+        return isinstance(about, dict) and bool(read_state(stored / "student.safetensors", trusted=False))
+    except (OSError, ValueError, ModelError):
+        return False
+
+
+def _store(context: Context, folder: Path, stored: Path) -> None:
+    """Copies the control into the cache; whoever comes second keeps the first. A cache without room costs the run nothing."""
+    if is_stored(stored):
         return
     temporary = stored.with_name(f".{stored.name}.{os.getpid()}")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder, temporary)
     try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, temporary)
+        if stored.exists() and not is_stored(stored):
+            remove(stored)
         temporary.rename(stored)
-    except OSError:  # another process was faster
+    except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not is_stored(stored):  # else another process was faster
+            context.say(f"control: can't be kept in {stored.parent} for other runs; the next one trains its own")
 
 
 def of_run(path: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from transfuse.evaluate import cost, metrics
 from transfuse.evaluate.predict import original_units, predict
 from transfuse.evaluate.summary import model_summary, transfer_summary
 from transfuse.jobs.answers import Oracle
-from transfuse.jobs.context import Context
+from transfuse.jobs.context import Context, read_figures
 from transfuse.jobs.rundir import replacing, write_json
 from transfuse.recipe.schema import DistillRecipe
 from transfuse.report import card, page
@@ -140,5 +138,4 @@ def keep_samples(context: Context, data: DataSet, outputs: Mapping[str, np.ndarr
 
 
 def known_reasons(context: Context) -> dict[str, str]:
-    path = Path(context.rundir.path) / "reasons.json"
-    return json.loads(path.read_text(encoding="utf-8"))["auto"] if path.exists() else {}
+    return read_figures(context.rundir.path / "reasons.json").get("auto", {})

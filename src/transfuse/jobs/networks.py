@@ -15,7 +15,7 @@ from transfuse import models
 from transfuse.core import seeds
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
-from transfuse.errors import ModelError
+from transfuse.errors import ModelError, RunError
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.schema import ModelBlock
@@ -120,6 +120,8 @@ def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | 
         model = models.open_model(copy.deepcopy(live), ModelRequest())
     else:
         model = models.open_model(block.source, request_for(block, data, seeds.derive(seed, "init", "student"), fresh=True))
+    if model.table is not None:
+        raise ModelError(f"{model.source} is a table: it can't be trained", where="student", fix="use it as a teacher, or name a network")
     model.preprocess = preprocess_of(block, model, data)
     model.classes, model.target = list(data.classes) or None, data.target
     check_outputs(model, data, "student")
@@ -152,9 +154,16 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
 
 
 def restore(model: Model, path: Path) -> Model:
-    """Puts trained weights, kept by an earlier stage, into a network of the same make; works for live modules as well."""
+    """Puts trained weights, kept by an earlier stage, into a network of the same make; works for live modules as well.
+
+    Raises:
+        RunError: the file was damaged, or the recipe was changed since.
+    """
     network = model.network.network if isinstance(model.network, SelectedOutputs) else model.network
-    load_into(network, read_state(path, trusted=False), str(path))
+    try:
+        load_into(network, read_state(path, trusted=False), str(path))
+    except ModelError as error:
+        raise RunError(error.what, where=str(path), fix=f"delete {path.name} and resume: that network is then trained again") from error
     model.pretrained = True
     return model
 

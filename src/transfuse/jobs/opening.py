@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from transfuse.engine import parallel, precision
 from transfuse.engine.loader import free_memory_bytes, is_labelled
 from transfuse.evaluate import metrics
 from transfuse.jobs import control
-from transfuse.jobs.context import Context, Live
+from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
+from transfuse.jobs.refusals import refuse
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
 from transfuse.recipe.facts import Facts
@@ -75,6 +75,7 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
         for name, block in resolved.teachers.items()
     }
+    refuse(resolved, data, teachers)
     return Opened(resolved, reasons, data, teachers)
 
 
@@ -85,11 +86,11 @@ def begin(recipe: DistillRecipe, reporter: Reporter | None, recipe_text: str | N
     context = Context(RunDir(out), reporter or Silent(), device, live or Live())
     opened = prepare(recipe, context)
     if ranks.rank() == 0:
-        context.rundir.create()
-        write_text(context.rundir.recipe, recipe_text if recipe_text is not None else dump(recipe))
-        write_json(context.rundir.env, environment(recipe.seed, describe(device), commit_here()))
-        write_json(context.rundir.path / "reasons.json", {"auto": opened.reasons, "notes": context.notes})
-        write_text(context.rundir.resolved, dump(opened.recipe))  # last: a folder that has it can be resumed
+        with context.rundir.beginning():
+            write_text(context.rundir.recipe, recipe_text if recipe_text is not None else dump(recipe))
+            write_json(context.rundir.env, environment(recipe.seed, describe(device), commit_here()))
+            write_json(context.rundir.path / "reasons.json", {"auto": opened.reasons, "notes": context.notes})
+            write_text(context.rundir.resolved, dump(opened.recipe))  # last: a folder that has it can be resumed
     ranks.barrier()
     return context, opened
 
@@ -99,9 +100,7 @@ def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Co
     rundir = RunDir(path)
     rundir.open()
     context = Context(rundir, reporter or Silent(), parallel.start(), live or Live())
-    reasons = rundir.path / "reasons.json"
-    if reasons.exists():
-        context.notes += json.loads(reasons.read_text(encoding="utf-8"))["notes"]
+    context.notes += read_figures(rundir.path / "reasons.json").get("notes", [])
     return context
 
 

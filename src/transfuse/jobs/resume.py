@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
 from transfuse.jobs import distill
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
-from transfuse.recipe.load import load
+from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import DistillRecipe
 
 
@@ -29,12 +31,27 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     recipe = load(context.rundir.resolved)
     assert isinstance(recipe, DistillRecipe)
+    for key in left_auto(values_of(recipe)):
+        raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
     missing = missing_live(recipe, context.live)
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
         raise RunError(f"the run was started with live objects: {', '.join(missing)}", where=str(path), fix=fix)
     return distill.resume(context, recipe)
+
+
+def left_auto(values: Any, key: str = "") -> Iterator[str]:
+    """Keys of a resolved recipe that are undecided; taps may be, since they are found anew by the same rule."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if not str(name).endswith("_tap"):
+                yield from left_auto(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for value in values:
+            yield from left_auto(value, key)
+    elif values == "auto":
+        yield key
 
 
 def missing_live(recipe: DistillRecipe, live: Live) -> list[str]:

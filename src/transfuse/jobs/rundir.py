@@ -44,7 +44,7 @@ def _disk_error(error: OSError, path: Path) -> RunError:
         return RunError("the disk is full", where=str(path), fix="free some space; what was written before is intact")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RunError("no permission to write here", where=str(path), fix="choose another folder with out=FOLDER")
-    return RunError(f"can't write: {error.strerror or error}", where=str(path))
+    return RunError(f"can't write: {error.strerror or error}", where=str(path), fix="choose another folder with out=FOLDER")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -86,15 +86,23 @@ class RunDir:
         """Looks whether a new run may be written here, without touching anything.
 
         Raises:
-            RunError: the path is a file, or the folder holds another run or other files.
+            RunError: the path can't be a folder, is a file, or the folder holds another run or other files.
         """
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            os.lstat(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:  # a name that is too long, a place below a file
+            raise _disk_error(error, self.path) from error
+        if not self.path.exists():
+            raise RunError("is a link to nothing", where=str(self.path), fix="choose another folder with out=FOLDER")
+        if not self.path.is_dir():
             raise RunError("is a file, not a folder", where=str(self.path), fix="choose another folder with out=FOLDER")
         if self.recipe.exists() or self.resolved.exists():
             state = "a finished run" if self.summary.exists() else "an unfinished run"
             fix = "choose another folder with out=FOLDER" + ("" if self.summary.exists() else f", or: transfuse resume {self.path}")
             raise RunError(f"the folder holds {state}", where=str(self.path), fix=fix)
-        if self.path.exists() and any(self.path.iterdir()):
+        if any(self.path.iterdir()):
             raise RunError("the folder is not empty", where=str(self.path), fix="choose an empty or new folder with out=FOLDER")
 
     def create(self) -> None:
@@ -111,6 +119,24 @@ class RunDir:
             probe.unlink()
         except OSError as error:
             raise _disk_error(error, self.path) from error
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Makes the folder for a block that writes its first files; when that fails (a full disk) all of it is taken away again.
+
+        Raises:
+            RunError: it is occupied, or can't be written.
+        """
+        existed = self.path.exists()
+        self.create()
+        try:
+            yield
+        except BaseException:
+            for written in self.path.iterdir():  # it was empty before
+                remove(written)
+            if not existed:
+                self.path.rmdir()
+            raise
 
     def open(self) -> None:
         """Checks that the folder is a run.

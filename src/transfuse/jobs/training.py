@@ -21,6 +21,7 @@ from transfuse.engine.order import Order
 from transfuse.engine.precision import has_cpp_compiler
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.track import Jsonl
+from transfuse.errors import NumericsError
 from transfuse.evaluate import metrics
 from transfuse.evaluate.predict import evaluation_mode, original_units, predict
 from transfuse.jobs.context import Context
@@ -78,7 +79,7 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         stepper,
         loader,
         settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)),
-        evaluate=validator(model, data, context.device, metric),
+        evaluate=validator(model, data, context.device, metric, lesson.name),
         checkpoints=Checkpoints(folder),
         track=Jsonl(lesson.metrics, lesson.name),
         listen=context.listen,
@@ -124,7 +125,7 @@ def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher:
     )
 
 
-def validator(model: Model, data: DataSet, device: torch.device, metric: str) -> Evaluate:
+def validator(model: Model, data: DataSet, device: torch.device, metric: str, name: str) -> Evaluate:
     """A function from a network to its quick metrics (and the watched one) on the validation part, along the model's exact path.
 
     Inputs are prepared once where they fit into a small share of memory.
@@ -142,6 +143,9 @@ def validator(model: Model, data: DataSet, device: torch.device, metric: str) ->
         else:
             with evaluation_mode(network), torch.inference_mode():
                 outputs = torch.cat([network(part).float().cpu() for part in prepared.split(512)])
+        if not bool(outputs.isfinite().all()):
+            fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
+            raise NumericsError("the network's outputs for the validation part became NaN or infinite", where=f"training {name}", fix=fix)
         values = original_units(outputs, data.target) if data.target is not None else outputs
         found = metrics.quick(data.task, values, labels)
         return found if metric in found else {**found, metric: metrics.score(data.task, metric, values, labels)}

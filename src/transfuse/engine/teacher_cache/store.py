@@ -87,8 +87,12 @@ class Store:
             size = self.rows * (self.columns * np.dtype(self.dtype).itemsize + 4)
             if not stem.with_suffix(".rows").exists():
                 self._make_room(size)
-            values = _map(stem.with_suffix(".rows"), self.dtype, (self.rows, self.columns))
-            sums = _map(stem.with_suffix(".sums"), np.uint32, (self.rows,))
+            try:
+                values = _map(stem.with_suffix(".rows"), self.dtype, (self.rows, self.columns))
+                sums = _map(stem.with_suffix(".sums"), np.uint32, (self.rows,))
+            except OSError as error:
+                what = f"the teacher cache can't be opened: {error.strerror or error}"
+                raise RunError(what, where=str(stem), fix="delete this folder of the cache, or set cache.dir=FOLDER") from error
             self._views[view] = values, sums
         return self._views[view]
 

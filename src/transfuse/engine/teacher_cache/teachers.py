@@ -13,7 +13,7 @@ from transfuse.core.taps import Taps
 from transfuse.core.types import Signals
 from transfuse.engine.precision import autocast
 from transfuse.engine.teacher_cache.store import Store, to_tensor
-from transfuse.errors import ModelError
+from transfuse.errors import ModelError, NumericsError
 
 Fetch = Callable[[Tensor, Tensor], Tensor]  # (ids, views) -> shared raw views
 
@@ -62,6 +62,8 @@ class LiveTeacher:
             self._taps = Taps(self.module, self.tapped, prepared[:1])
         with autocast(self.precision, self.device):
             logits, features = (self.module(prepared), {}) if self._taps is None else self._taps(prepared)
+        if logits.device.type == "cpu":  # on a GPU looking would wait for the device
+            refuse_nan(logits)
         return Signals(logits.float(), features)
 
     def tapping(self, paths: Sequence[str]) -> LiveTeacher:
@@ -121,12 +123,26 @@ class CachedTeacher:
             places = np.flatnonzero(wanted == view)
             values[places], known[places] = self.store.read(int(view), rows[places])
         if not known.all():
-            fresh = self.live.answers(ids, views, inputs).logits.cpu().numpy()
+            answered = self.live.answers(ids, views, inputs).logits.cpu()
+            refuse_nan(answered)
+            fresh = answered.numpy()
             for view in np.unique(wanted[~known]):
                 places = np.flatnonzero((wanted == view) & ~known)
                 self.store.write(int(view), rows[places], fresh[places])
                 values[places], _ = self.store.read(int(view), rows[places])  # a sample that is here twice gets one answer
         return Signals(to_tensor(values, ids.device))
+
+
+def refuse_nan(logits: Tensor) -> None:
+    """NaN in a teacher's answers, which objectives would take for a probability of zero.
+
+    Raises:
+        NumericsError: there is some.
+    """
+    bad = int(logits.isnan().any(-1).sum())
+    if bad:
+        fix = "check its weights and its preprocess, or use train.precision=fp32"
+        raise NumericsError(f"a teacher's answer is NaN for {bad} of {len(logits)} samples of a batch", where="teachers", fix=fix)
 
 
 def with_features(teacher: Teacher, paths: Sequence[str]) -> Teacher:

@@ -1,0 +1,66 @@
+"""What a job refuses before it makes its folder: mistakes that would else be met after minutes of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from transfuse.core.types import DataSet, Model
+from transfuse.errors import DataError, ModelError, RunError
+from transfuse.jobs.answers import table_rows
+from transfuse.jobs.networks import example
+from transfuse.recipe.schema import DistillRecipe
+
+
+def refuse(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+    """Looks at a resolved recipe, its data and its opened teachers; writes nothing.
+
+    Raises:
+        TransfuseError: crops larger than the pictures, a teacher that can't teach, a cache that can't be written.
+    """
+    if data.modality == "image" and recipe.augment.crop >= min(data.input_shape[1:]):
+        size = f"{data.input_shape[1]}x{data.input_shape[2]}"
+        raise DataError(f"{recipe.augment.crop} pixels can't be reflected in pictures of {size}", "augment.crop", "make crop smaller")
+    for name, model in teachers.items():
+        if recipe.teachers[name].train is None:
+            refuse_speechless(f"teachers.{name}", model, data)
+    refuse_unwritable(Path(recipe.cache.dir))
+
+
+def refuse_speechless(where: str, model: Model, data: DataSet) -> None:
+    """A teacher that has no finite answer for the training data.
+
+    Raises:
+        ModelError: a network that says NaN or infinity about a sample, or a table about other samples.
+    """
+    if model.table is None:
+        with torch.no_grad():
+            if not bool(model.network.eval()(example(model, data)).isfinite().all()):
+                what = f"{model.source} says NaN or infinity about sample '{data.train.ids[0]}'"
+                raise ModelError(what, where, "check its weights and its preprocess")
+        return
+    pools = [data.train] if data.unlabelled is None else [data.train, data.unlabelled]
+    if all((table_rows(model, pool) < 0).all() for pool in pools):
+        what = f"{model.source} has no prediction for any of {sum(map(len, pools))} training samples"
+        fix = f"its ids look like {model.table[0][:2].tolist()}, the data's like {data.train.ids[:2].tolist()}"
+        raise ModelError(what, where, fix)
+
+
+def refuse_unwritable(cache: Path) -> None:
+    """A cache folder that can't be made or written, judged without making it.
+
+    Raises:
+        RunError: a file stands in its way, or permission is missing.
+    """
+    fix = "set cache.dir=FOLDER (or $TRANSFUSE_CACHE) to a place with space and permission"
+    for folder in (cache, *(cache / name for name in ("answers", "controls", "costs"))):
+        place = folder.absolute()
+        while not os.path.lexists(place) and place.parent != place:
+            place = place.parent
+        if not place.is_dir():
+            raise RunError(f"the cache can't be written: {place} is not a folder", "cache.dir", fix)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise RunError(f"the cache can't be written: no permission in {place}", "cache.dir", fix)
