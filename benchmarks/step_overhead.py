@@ -70,9 +70,7 @@ class Case:
 
     def ours(self, steps: int) -> float:
         loader = MemoryLoader(self.samples, BatchViews(views=1, seed=0), self.order)
-        term = WeightedObjective(
-            "cross_entropy", objectives.get("cross_entropy")(), objectives.card("cross_entropy"), lambda progress: 1.0
-        )
+        term = WeightedObjective("cross_entropy", objectives.get("cross_entropy")(), objectives.card("cross_entropy"), lambda progress: 1.0)
         stepper = Supervised(self.model(), PREPROCESS, [term], precision=self.precision, channels_last=True)
         loop = Loop(stepper, loader, Settings(steps=steps, seed=0, optimizer=("sgd", {"lr": 0.01})))
         began = time.perf_counter()

@@ -1,7 +1,17 @@
-"""Makes the tests importable as a package from the repository root (`tests.reference`), however pytest is started."""
+"""Makes the tests importable as a package from the repository root (`tests.reference`), and finds real data where it is at hand."""
 
 import jaxtyping
 import pytest
+from benchmarks import data
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """benchmarks/data.py; tests that ask for it are skipped where the test data is absent."""
+    reason = data.requires_test_data()
+    if reason:
+        pytest.skip(reason)
+    return data
 
 
 @pytest.fixture

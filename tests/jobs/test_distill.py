@@ -295,3 +295,22 @@ def test_several_teachers_answer_together(job):
     }
     run = job("objectives=[{kd: {combine: logits}}, cross_entropy]", teachers=teachers)
     assert run.summary["transfer"]["teachers"].keys() == {"a", "b"}
+
+
+def test_a_live_regression_teacher_predicts_in_the_targets_own_units(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, generator=generator)
+    y = 1000 + 50 * (x @ torch.randn(4, 1, generator=generator))
+    teacher = nn.Linear(4, 1)
+    solved = torch.linalg.lstsq(torch.cat([x, torch.ones(300, 1)], 1), y).solution
+    with torch.no_grad():
+        teacher.weight.copy_(solved[:4].T)
+        teacher.bias.copy_(solved[4])
+    run = transfuse.distill(
+        data={"source": ((x[:200], y[:200]), (x[200:], y[200:])), "split": {"val": 0.2}},
+        student=nn.Linear(4, 1), teacher=teacher, objectives=["logit_mse"], out=tmp_path / "run",
+        train={"steps": 300, "optimizer": {"adamw": {"lr": 0.05}}}, cache={"dir": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert run.summary["teachers"]["teacher"]["metrics"]["rmse"] < 0.1
+    assert run.summary["models"]["student"]["metrics"]["rmse"] < 5
+    assert "val: 0.2" in (run.path / "recipe.resolved.yaml").read_text()

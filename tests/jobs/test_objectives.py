@@ -6,7 +6,7 @@ import math
 import pytest
 
 from transfuse import objectives
-from transfuse.errors import RecipeError
+from transfuse.errors import RecipeError, TransfuseError
 from transfuse.jobs import distill, finish
 from transfuse.recipe.load import from_values
 
@@ -56,7 +56,7 @@ def test_an_objective_trains_in_a_job_or_is_refused_with_the_reason(teacher, nam
 def test_a_feature_objective_with_a_table_for_a_teacher_is_refused_before_training(teacher, tmp_path):
     import numpy as np
 
-    folder, first = teacher
+    _, first = teacher
     kept = np.load(first.path / "predictions/teacher.npz")
     np.savez(tmp_path / "table.npz", ids=kept["ids"], logits=kept["outputs"])
     with pytest.raises(RecipeError, match="fitnet"):
@@ -70,3 +70,25 @@ def test_bridges_are_trained_and_resumed_but_not_shipped(teacher):
     folder, first = teacher
     run = distill.run(from_values(recipe(folder, "bridged", teacher=f"run:{first.path}#teacher", objectives=["cross_entropy", "fitnet"])))
     assert load_file(run.path / "student.safetensors").keys() == load_file(run.path / "control/student.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"fitnet": {"student_tap": "layer9", "teacher_tap": "layer3"}}, "layer9"),
+        ({"fitnet": {"student_tap": "layer3", "teacher_tap": "layerr3"}}, "did you mean|layer3"),
+    ],
+)
+def test_a_tap_that_is_not_there_is_refused_before_training(teacher, tmp_path, objective, words):
+    _, first = teacher
+    with pytest.raises(TransfuseError, match=words):
+        distill.run(from_values(recipe(tmp_path, "run", teacher=f"run:{first.path}#teacher", objectives=["cross_entropy", objective])))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_that_cannot_hold_all_views_is_refused_before_training(teacher, tmp_path):
+    _, first = teacher
+    values = recipe(tmp_path, "run", teacher=f"run:{first.path}#teacher", cache={"dir": str(tmp_path / "cache"), "max_bytes": 1000})
+    with pytest.raises(TransfuseError, match=r"cache\.max_bytes"):
+        distill.run(from_values(values))
+    assert not (tmp_path / "run").exists()

@@ -46,7 +46,7 @@ class Card:
 
     @property
     def transfers(self) -> bool:
-        """Whether the method takes from anything but the labels: a teacher, pretrained weights, another domain. The control does without."""
+        """Whether it takes from more than labels (a teacher, pretrained weights, another domain); the control does without."""
         return self.level == "parameters" or any(need.startswith("teacher.") or need == "domains" for need in self.needs)
 
     @property

@@ -192,6 +192,7 @@ class Loop:
                 self.names = ["loss", *(term.name for term in terms)]
                 values += torch.stack([value.detach().float() for value in [loss, *losses]])
             self._apply_gradient()
+        parallel.average_buffers(self.student)  # after every step, not when a clock says so: bits must not depend on it
         if self.ema is not None:
             self.ema.update(self.student, self.state.step + 1)
         return values
@@ -274,7 +275,6 @@ class Loop:
     def _validate(self) -> None:
         assert self.evaluate is not None
         self._check()
-        self._average_buffers()
         network = self.ema.module if self.ema is not None else self.student
         metrics = self.evaluate(network)
         value = metrics[self.settings.metric]
@@ -317,7 +317,6 @@ class Loop:
 
     def _save(self) -> None:
         self._check()  # never keep a state whose loss was not finite
-        self._average_buffers()
         if ranks.rank() == 0:
             content = {
                 "loop": copy.copy(vars(self.state)),
@@ -331,12 +330,6 @@ class Loop:
             }
             self.checkpoints.save(self.state.step, content)
         ranks.barrier()
-
-    def _average_buffers(self) -> None:
-        """Running statistics are each process's own while training; what is judged, kept and shipped has their mean."""
-        parallel.average_buffers(self.student)
-        if self.ema is not None:
-            parallel.average_buffers(self.ema.module)
 
     def _resume(self) -> None:
         content, notes = self.checkpoints.load(self.loader.device)

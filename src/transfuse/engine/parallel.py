@@ -27,6 +27,7 @@ def start() -> torch.device:
 def stop() -> None:
     """Leaves the process group."""
     if ranks.active():
+        ranks.barrier()  # gloo aborts in a process whose peers are gone already
         dist.destroy_process_group()
 
 
@@ -37,8 +38,8 @@ def batchnorms(module: nn.Module) -> list[nn.Module]:
 def wrap(module: nn.Module, device: torch.device) -> tuple[nn.Module, list[str]]:
     """The module as all ranks call it, and notes. Gradients are averaged over ranks; BatchNorm is synchronised on GPUs.
 
-    On a CPU BatchNorm uses each rank's own batch (there is no synchronised kernel); its running statistics are averaged before each
-    evaluation by `average_buffers`.
+    On a CPU BatchNorm uses each rank's own batch (there is no synchronised kernel); its running statistics are averaged after each
+    step by `average_buffers`.
     """
     if not ranks.active():
         return module, []
@@ -63,9 +64,12 @@ def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[object
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Makes running statistics equal on all ranks: their mean."""
-    if ranks.active():
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= ranks.world_size()
+    """Makes running statistics equal on all ranks: their mean. On GPUs SyncBatchNorm has made them so already."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point() and buffer.device.type == "cpu"]
+    if not ranks.active() or not buffers:
+        return
+    together = torch.cat([buffer.reshape(-1).float() for buffer in buffers])
+    dist.all_reduce(together)
+    together /= ranks.world_size()
+    for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))

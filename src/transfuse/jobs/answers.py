@@ -103,7 +103,9 @@ class Oracle:
         with suppress(OSError, ValueError):  # absent or damaged: measured anew
             return json.loads(path.read_text(encoding="utf-8"))
         assert self.model.preprocess is not None
-        measured = cost.measure(self.model.network, self.data.train.exact([0], self.model.preprocess), threads=threads)
+        network = self.model.network.to("cpu")  # where a small device would run it
+        measured = cost.measure(network, self.data.train.exact([0], self.model.preprocess), threads=threads)
+        network.to(self.device)
         write_json(path, measured)
         return measured
 

@@ -31,7 +31,8 @@ def distill(
     """A teacher teaches a student.
 
     Args:
-        data: a source string, or (train, test) / (train, val, test), each a Dataset, a DataLoader or (inputs, labels).
+        data: a source string, or (train, test) / (train, val, test), each a Dataset, a DataLoader or (inputs, labels); with more settings
+            {"source": either of them, "labels_per_class": 10, ...}.
         student: a source string, a module, or a recipe block whose source may be a module: {"source": module, "preprocess": {...}}.
             A copy of the module is used, yours stays as it is.
         teacher: the same; several go into `teachers={name: ...}`.
@@ -49,10 +50,10 @@ def distill(
     """
     live = Live()
     values: dict[str, Any] = {"job": "distill", **recipe, "student": _model(student, live, None)}
-    if isinstance(data, (str, Mapping)):
-        values["data"] = data
-    else:
-        live.data, values["data"] = data, {**dict(values.get("data", {})), "source": "live"}
+    block = dict(data) if isinstance(data, Mapping) and "source" in data else {"source": data}
+    if not isinstance(block["source"], str):
+        live.data, block["source"] = block["source"], "live"
+    values["data"] = block
     teachers = dict(recipe.get("teachers", {}))
     if teacher is not None:
         teachers = {"teacher": teacher, **teachers}

@@ -18,11 +18,10 @@ from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data import samples as pools
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.features import connect
 from transfuse.jobs import control, finish, opening, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.networks import example, open_student, open_teacher, restore, with_head_of
+from transfuse.jobs.networks import open_student, open_teacher, restore, with_head_of
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
@@ -69,7 +68,7 @@ def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Ma
     oracles = obtain_teachers(context, recipe, data, teachers, untrained)
 
     label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]
-    label_terms, _ = connect(label_terms, (untrained.network, example(untrained, data)), {}, recipe.seed)
+    label_terms, _ = terms.connected(label_terms, untrained, {}, data, recipe.seed)
     baseline = control.obtain(context, recipe, data, untrained, pool, label_terms)
 
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
@@ -157,9 +156,7 @@ def obtain_student(
         return restore(student, context.rundir.student)
     pool = training_pool(data)
     channels_last = recipe.train.channels_last is True and data.modality == "image"
-    known = {name: oracle.model for name, oracle in oracles.items() if oracle.model.module is not None}
-    networks = {name: (model.network, example(model, data).to(context.device)) for name, model in known.items()}
-    objectives, notes = connect(objectives, (student.network, example(student, data)), networks, recipe.seed)
+    objectives, notes = terms.connected(objectives, student, {name: oracle.model for name, oracle in oracles.items()}, data, recipe.seed)
     for note in notes:
         context.say(note)
     teachers = teachers_on(oracles, pool, channels_last)

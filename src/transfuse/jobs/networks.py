@@ -136,6 +136,10 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
     """
     if live is not None:
         model = models.open_model(copy.deepcopy(live), ModelRequest())  # the caller's own is neither frozen, trained nor moved
+        if data.target is not None and not trained_here:  # people's own networks predict what they want to know, not standard deviations
+            names = data.target.names
+            model.target = Target(names, [0.0] * len(names), [1.0] * len(names))
+            model.notes.append("its predictions are taken to be in the targets' own units")
     else:
         request = request_for(block, data, seeds.derive(seed, "init", name), fresh=trained_here)
         if block.source.startswith("builtin:"):
@@ -205,9 +209,12 @@ def count_outputs(model: Model, data: DataSet) -> int:
 
 
 def preprocess_of(block: ModelBlock, model: Model, data: DataSet) -> Preprocess:
-    """The recipe's, else the model's own, else the data's statistics."""
+    """The recipe's, else the model's own, else the data's statistics; somebody's own network gets their own data as they are."""
     if block.preprocess is not None:
         return Preprocess.from_dict(block.preprocess)
+    if model.preprocess is None and model.source.startswith("live:") and data.source == "live":
+        model.notes.append("it gets the inputs as they are" + (", pictures in 0..1" if data.modality == "image" else ""))
+        return Preprocess(scale=data.preprocess.scale)
     return model.preprocess or data.preprocess
 
 
@@ -236,6 +243,11 @@ def check_outputs(model: Model, data: DataSet, where: str) -> None:
         kind = "targets" if data.target else "classes"
         what = f"{model.source} predicts {outputs} values, the data have {data.outputs} {kind}"
         raise ModelError(what, where=where, fix="name the outputs to use: classes: {name: output number, ...}")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def example(model: Model, data: DataSet) -> Tensor:

@@ -75,7 +75,7 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
         for name, block in resolved.teachers.items()
     }
-    refuse(resolved, data, teachers)
+    refuse(resolved, data, student, teachers, context.live)
     return Opened(resolved, reasons, data, teachers)
 
 

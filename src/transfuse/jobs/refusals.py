@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +11,19 @@ import torch
 
 from transfuse.core.types import DataSet, Model
 from transfuse.errors import DataError, ModelError, RunError
+from transfuse.jobs import terms
 from transfuse.jobs.answers import table_rows
+from transfuse.jobs.context import Live
 from transfuse.jobs.networks import example
 from transfuse.recipe.schema import DistillRecipe
 
 
-def refuse(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mapping[str, Model], live: Live) -> None:
     """Looks at a resolved recipe, its data and its opened teachers; writes nothing.
 
     Raises:
-        TransfuseError: crops larger than the pictures, a teacher that can't teach, a cache that can't be written.
+        TransfuseError: crops larger than the pictures, a teacher that can't teach, objectives that find no features, a cache that can't
+            be written or is too small.
     """
     if data.modality == "image" and recipe.augment.crop >= min(data.input_shape[1:]):
         size = f"{data.input_shape[1]}x{data.input_shape[2]}"
@@ -27,7 +31,28 @@ def refuse(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) 
     for name, model in teachers.items():
         if recipe.teachers[name].train is None:
             refuse_speechless(f"teachers.{name}", model, data)
+    assert isinstance(recipe.objectives, list)
+    objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
+    terms.connected(objectives, student, teachers, data, recipe.seed)
     refuse_unwritable(Path(recipe.cache.dir))
+    refuse_small(recipe, data, teachers)
+
+
+def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+    """A cache that can't hold the answers of all teachers to all views.
+
+    Raises:
+        RunError: says how much they take.
+    """
+    asked = sum(model.module is not None for model in teachers.values())
+    if recipe.augment.views == "fresh" or not asked:
+        return
+    pool = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
+    row = data.outputs * (2 if recipe.cache.precision == "fp16" else 4) + 4
+    needed = asked * (int(recipe.augment.views) * pool * row + (len(data.val) + len(data.test)) * (4 * data.outputs + 4))
+    if needed > recipe.cache.max_bytes:
+        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {recipe.cache.max_bytes / 1e6:.1f} MB"
+        raise RunError(what, "cache.max_bytes", "raise it, use fewer augment.views, or augment.views=fresh, which asks the teacher live")
 
 
 def refuse_speechless(where: str, model: Model, data: DataSet) -> None:

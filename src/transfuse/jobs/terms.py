@@ -9,9 +9,11 @@ from torch import nn
 
 from transfuse import objectives
 from transfuse.core.card import Card
-from transfuse.core.types import WeightedObjective
+from transfuse.core.types import DataSet, Model, WeightedObjective
+from transfuse.engine.features import connect
 from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
+from transfuse.jobs.networks import device_of, example
 from transfuse.recipe.schema import ObjectiveBlock
 
 
@@ -41,6 +43,19 @@ def build(block: ObjectiveBlock, teachers: Sequence[str], live: Mapping[str, nn.
         student_taps=_paths(block.student_tap),
         teacher_taps=_paths(block.teacher_tap),
     )
+
+
+def connected(
+    objectives: Sequence[WeightedObjective], student: Model, teachers: Mapping[str, Model], data: DataSet, seed: int
+) -> tuple[list[WeightedObjective], list[str]]:
+    """Objectives that know their taps and have their bridges, and notes on what `auto` found.
+
+    Raises:
+        TransfuseError: a path that isn't there, or features that can't be compared.
+    """
+    known = {name: model for name, model in teachers.items() if model.module is not None}
+    networks = {name: (model.network, example(model, data).to(device_of(model.network))) for name, model in known.items()}
+    return connect(objectives, (student.network, example(student, data).to(device_of(student.network))), networks, seed)
 
 
 def card_of(objective: nn.Module) -> Card:

@@ -40,4 +40,4 @@ def last_tap(signals: Signals, whose: str) -> Tensor:
     """
     if not signals.features:
         raise ValueError(f"no feature of the {whose} is tapped; name one with {whose}_tap, usually its last feature")
-    return next(reversed(signals.features.values()))
+    return list(signals.features.values())[-1]

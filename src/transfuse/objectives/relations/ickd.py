@@ -78,7 +78,7 @@ class ICKD(nn.Module):
         Raises:
             ValueError: a feature is neither map nor tokens, or none is tapped.
         """
-        shapes: list[tuple[int, ...]] = [next(reversed(found.values()), ()) for found in (student_shapes, teacher_shapes)]
+        shapes: list[tuple[int, ...]] = [([(), *found.values()])[-1] for found in (student_shapes, teacher_shapes)]
         if any(len(shape) not in (3, 4) for shape in shapes):
             raise ValueError(f"correlations of channels need maps or tokens; the features tapped have shapes {shapes}")
         channels = [channels_of(shape) for shape in shapes]
