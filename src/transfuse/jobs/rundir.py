@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from transfuse.core import atomic
 from transfuse.errors import RunError
 
 FORMAT = 1  # of the folder; raised when a reader of the old one would misread the new one
@@ -26,17 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with atomic.replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise _disk_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _disk_error(error: OSError, path: Path) -> RunError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import save
 
+from transfuse.core.atomic import replacing
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import Model, Target
 from transfuse.errors import ModelError
@@ -35,18 +35,11 @@ class Sidecar:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise ModelError(f"can't write: {error.strerror or error}", str(path), "free some space or choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
