@@ -62,6 +62,9 @@ def test_without_a_terminal_progress_is_a_line_every_ten_seconds_and_one_at_the_
     for step in range(1, 101):
         now[0] = step * 0.5
         console.progress(progress(step, loss=1 / step))
+    console.progress(progress(100, accuracy=0.5))  # the last validation, at the same step
+    console.close()
+    assert err.getvalue().rstrip().endswith("accuracy 0.5")
     steps = [int(found) for found in re.findall(r"step (\d+)/100", err.getvalue())]
     assert steps == [1, 21, 41, 61, 81, 100]
 

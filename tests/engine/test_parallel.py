@@ -12,6 +12,7 @@ from torch import nn
 from transfuse.core.preprocess import Preprocess
 from transfuse.data.samples import ArraySamples
 from transfuse.data.views import BatchViews
+from transfuse.engine import parallel
 from transfuse.engine.loader import MemoryLoader
 from transfuse.engine.loop import Loop, Settings
 from transfuse.engine.order import Order
@@ -58,7 +59,7 @@ def worker(rank: int, folder: str, frozen: bool, unequal: bool, accumulate: int)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.save(train(frozen, unequal, accumulate, rank, 2), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    parallel.stop()
 
 
 @pytest.mark.parametrize(("frozen", "unequal", "accumulate"), [(False, True, 1), (True, False, 1), (True, True, 2)])
@@ -77,8 +78,6 @@ def test_the_share_of_labels_per_rank_matters_so_the_test_above_can_fail():
 
 
 def test_wrapping_in_a_single_process_changes_nothing():
-    from transfuse.engine import parallel
-
     module = network(batchnorm=True)
     before = copy.deepcopy(module.state_dict())
     wrapped, notes = parallel.wrap(module, torch.device("cpu"))
@@ -101,7 +100,7 @@ def hurried(rank: int, folder: str) -> None:
     settings = Settings(steps=5, seed=0, checkpoint_seconds=500.0, minutes=100.0, select="last")
     outcome = Loop(Supervised(network(), Preprocess(), [weighted("cross_entropy")]), loader, settings).fit()
     torch.save(outcome.steps, f"{folder}/steps{rank}.pt")
-    dist.destroy_process_group()
+    parallel.stop()
 
 
 def test_processes_whose_clocks_differ_decide_together(tmp_path):
@@ -125,7 +124,7 @@ def averaged(rank: int, folder: str) -> None:
     student = network(batchnorm=True)
     outcome = Loop(Supervised(student, Preprocess(), [weighted("cross_entropy")]), loader, settings, evaluate).fit()
     torch.save([*seen, *student.state_dict().values(), torch.tensor(outcome.steps)], f"{folder}/seen{rank}.pt")
-    dist.destroy_process_group()
+    parallel.stop()
 
 
 def test_processes_judge_and_ship_the_same_average_of_weights_and_statistics(tmp_path):
@@ -155,7 +154,7 @@ def belated(rank: int, folder: str) -> None:
     loader = MemoryLoader(pool(False), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, 2))
     stepper = Supervised(network(), Preprocess(), [weighted("cross_entropy")])
     Loop(stepper, loader, Settings(steps=2, seed=0, select="last"), checkpoints=Slow(Path(folder) / "checkpoints")).fit()
-    dist.destroy_process_group()
+    parallel.stop()
 
 
 def test_all_processes_look_for_a_checkpoint_before_the_first_one_is_written(tmp_path):

@@ -230,3 +230,14 @@ def test_a_wrong_recipe_leaves_no_folder(job, tmp_path, changes, error, words):
         job(**changes)
     assert isinstance(refused.value, TransfuseError)
     assert not (tmp_path / "run0").exists()
+
+
+def test_a_teacher_of_another_split_of_the_same_data_is_named(job):
+    first = job()
+    run = job("data.split.seed=1", teacher=f"run:{first.path}#teacher")
+    notes = json.loads((run.path / "reasons.json").read_text())["notes"]
+    assert any("another split of bundled:digits" in note for note in notes)
+    again = job(teacher=f"run:{first.path}#teacher")
+    notes = json.loads((again.path / "reasons.json").read_text())["notes"]
+    assert not any("another split" in note for note in notes)
+    assert any("all answers came from the cache" in note for note in notes)

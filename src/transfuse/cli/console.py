@@ -37,6 +37,7 @@ class Console:
         self._training = ""
         self._values: dict[str, float] = {}
         self._last_line = -PLAIN_EVERY
+        self._last_word = ""
 
     @property
     def out(self) -> TextIO:
@@ -48,7 +49,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A note; goes above a progress bar that is being drawn, below one that is full."""
-        if self._bar is not None and self._bar.n >= (self._bar.total or 0):
+        if self._last_word or (self._bar is not None and self._bar.n >= (self._bar.total or 0)):
             self.close()
         if self._bar is not None:
             self._bar.clear()
@@ -65,6 +66,8 @@ class Console:
 
     def write(self, text: str) -> None:
         """A result, on stdout."""
+        if self._last_word:
+            self.close()
         print(text, file=self.out)
 
     def progress(self, progress: Progress) -> None:
@@ -76,11 +79,13 @@ class Console:
         if self.err.isatty():
             self._draw(progress)
             return
-        now = self._clock()
-        if now - self._last_line >= PLAIN_EVERY or progress.step >= progress.steps:
+        shown = [f"step {progress.step}/{progress.steps}", f"epoch {progress.epoch:.1f}", *_values_shown(self._values)]
+        line, now = f"{progress.name}: {', '.join(shown)}", self._clock()
+        if progress.step >= progress.steps:
+            self._last_word = line  # said when the training is over: the last validation comes after the last loss
+        elif now - self._last_line >= PLAIN_EVERY:
             self._last_line = now
-            shown = [f"step {progress.step}/{progress.steps}", f"epoch {progress.epoch:.1f}", *_values_shown(self._values)]
-            print(f"{progress.name}: {', '.join(shown)}", file=self.err, flush=True)
+            print(line, file=self.err, flush=True)
 
     def _draw(self, progress: Progress) -> None:
         if self._bar is None:
@@ -97,7 +102,10 @@ class Console:
             self._bar.refresh()  # the last figures, however soon after the ones before
 
     def close(self) -> None:
-        """Ends the bar that is being drawn, if there is one."""
+        """Ends the bar that is being drawn, or says the last line of a training."""
+        if self._last_word:
+            print(self._last_word, file=self.err, flush=True)
+            self._last_word = ""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -105,9 +113,11 @@ class Console:
     def result(self, summary: Mapping[str, Any], path: Path) -> None:
         """A finished run: the table of its models, and where the rest is."""
         from transfuse.report.table import rows
+        from transfuse.report.words import verdict
 
         self.close()
         self.table(rows(summary))
+        self.write(f"\n{verdict(summary).sentence}")
         self.write(f"\nrun folder: {path}\nreport:     {Path(path) / 'report.html'}")
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:

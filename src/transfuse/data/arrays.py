@@ -46,6 +46,9 @@ def open_data(name: str, request: DataRequest) -> DataParts:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix in (".csv", ".tsv", ".txt"):
+        fix = "save it as npz: np.savez(FILE, x=columns, y=labels); images:FILE.csv is for a list of pictures"
+        raise DataError("a table of text; arrays: reads .npz files", fix=fix)
     if path.suffix == ".npy":
         raise DataError("one array, without labels", fix="save inputs and labels together: np.savez(FILE, x=inputs, y=labels)")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +28,8 @@ def start() -> torch.device:
 def stop() -> None:
     """Leaves the process group."""
     if ranks.active():
-        ranks.barrier()  # gloo aborts in a process whose peers are gone already
+        gc.collect()  # a wrapper in a reference cycle would outlive its group and abort the process at exit
+        ranks.barrier()
         dist.destroy_process_group()
 
 

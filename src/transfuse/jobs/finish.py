@@ -49,6 +49,10 @@ def evaluate(
         said[name] = keep_predictions(context, data, name, oracle.outputs)
         teachers[name] = summary_of(data, said[name], oracle.cost(threads), recipe.seed)
     forwards = context.ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before
+    networks = [name for name, oracle in oracles.items() if oracle.model.module is not None]
+    if networks:
+        asked = f"asked about {forwards:,} samples" if forwards else "not asked anything: all answers came from the cache"
+        context.say(f"{' and '.join(networks)}: {asked}")
     name, higher = metrics.primary(data.task)
     ledger = context.ledger
     summary = {

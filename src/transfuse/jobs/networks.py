@@ -20,6 +20,8 @@ from transfuse.models.classes import SelectedOutputs
 from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.schema import ModelBlock
 
+BUILTIN_SIDE = 32  # pixels; what the built-in families are made for
+
 
 class _Around(nn.Module):
     """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
@@ -146,11 +148,14 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
             request.outputs = data.outputs
         model = models.open_model(block.source, request)
     if model.module is not None and not model.pretrained and not trained_here:
-        fix = f"train it here with teachers.{name}.train={{epochs: 30}}, or give a source with weights (file:, run:, timm: with a tag)"
+        key = "teacher" if name == "teacher" else f"teachers.{name}"
+        fix = f"train it here with {key}.train.epochs=30, or give a source with weights (file:, run:, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", where=f"teachers.{name}", fix=fix)
     model.preprocess = preprocess_of(block, model, data)
     if trained_here:
         model.classes, model.target = list(data.classes) or None, data.target
+        if model.pretrained:
+            model.notes.append("it has trained weights and is trained further here, as the recipe says `train`")
     else:
         model = align(model, data, block.classes)
     check_outputs(model, data, f"teachers.{name}")
@@ -261,7 +266,9 @@ def sizes_asked(blocks: Mapping[str, ModelBlock]) -> tuple[int, ...]:
     found: list[int] = []
     for block in blocks.values():
         size: Any = (block.preprocess or {}).get("size")
-        if size is None and not block.source.startswith(("builtin:", "predictions:", "live:")):
+        if size is None and block.source.startswith("builtin:") and "_tf" not in block.source and "mobilenetv1" not in block.source:
+            size = BUILTIN_SIDE
+        elif size is None and not block.source.startswith(("builtin:", "predictions:", "live:")):
             request = ModelRequest(architecture=block.architecture, options=dict(block.options), trusted=block.trusted)
             preprocess = models.open_model(block.source, request).preprocess
             size = preprocess.size if preprocess is not None else None

@@ -20,7 +20,7 @@ from transfuse.evaluate import metrics
 from transfuse.jobs import control
 from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
-from transfuse.jobs.refusals import refuse
+from transfuse.jobs.refusals import other_splits, refuse
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
 from transfuse.recipe.facts import Facts
@@ -76,6 +76,8 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         for name, block in resolved.teachers.items()
     }
     refuse(resolved, data, student, teachers, context.live)
+    for warning in other_splits(resolved):
+        context.say(warning)
     return Opened(resolved, reasons, data, teachers)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from transfuse.core.types import DataSet, Model
-from transfuse.errors import DataError, ModelError, RunError
+from transfuse.errors import DataError, ModelError, RunError, TransfuseError
 from transfuse.jobs import terms
 from transfuse.jobs.answers import table_rows
 from transfuse.jobs.context import Live
 from transfuse.jobs.networks import example
+from transfuse.recipe.load import load
 from transfuse.recipe.schema import DistillRecipe
 
 
@@ -36,6 +37,24 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
     terms.connected(objectives, student, teachers, data, recipe.seed)
     refuse_unwritable(Path(recipe.cache.dir))
     refuse_small(recipe, data, teachers)
+
+
+def other_splits(recipe: DistillRecipe) -> list[str]:
+    """Warnings about teachers whose own run split the same data otherwise: they have seen some of what is a test sample here."""
+    warnings = []
+    for name, block in recipe.teachers.items():
+        resolved = Path(block.source.removeprefix("run:").partition("#")[0]) / "recipe.resolved.yaml"
+        if not block.source.startswith("run:") or not resolved.exists():
+            continue
+        try:
+            theirs = load(resolved).model_dump()["data"]
+        except (TransfuseError, KeyError):
+            continue
+        ours = recipe.data.model_dump()
+        if theirs["source"] == ours["source"] and theirs["split"] != ours["split"]:
+            where = f"teacher '{name}' was trained on another split of {ours['source']}"
+            warnings.append(f"{where}: it has probably seen some of this run's test samples, so its figures and the student's flatter")
+    return warnings
 
 
 def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:

@@ -27,8 +27,8 @@ def names() -> list[str]:
     return registry.names()
 
 
-def open_model(source: str | nn.Module, request: ModelRequest) -> Model:
-    """Opens a model by its source string, or wraps a live module.
+def open_model(source: str | nn.Module, request: ModelRequest | None = None) -> Model:
+    """Opens a model by its source string, or wraps a live module; without a request it is taken as its source has it.
 
     Raises:
         ModelError: unknown source or name, unreadable file, weights that don't fit.
@@ -38,6 +38,10 @@ def open_model(source: str | nn.Module, request: ModelRequest) -> Model:
         from transfuse.models.live import open_module
 
         return open_module(source)
+    if request is None:
+        from transfuse.core.types import ModelRequest as Plain
+
+        request = Plain()
     prefix, colon, name = source.partition(":")
     if not colon or not name:
         raise ModelError(f"'{source}' doesn't say where the model comes from", fix=_suggestion(source))

@@ -21,18 +21,22 @@ module = {student["source"].removeprefix("live:")}(...)  # your own class, const
 load_model(module, {str(path / "student.safetensors")!r})
 module.eval()
 """
+    meaning = ""
+    if student.get("target"):
+        meaning = (
+            "predictions = outputs * torch.tensor(student.target.std) + torch.tensor(student.target.mean)  # in the targets' own units\n"
+        )
     return f"""import torch
 import transfuse
-from transfuse.core.types import ModelRequest
 
-student = transfuse.models.open_model({f"run:{path}"!r}, ModelRequest())
+student = transfuse.models.open_model({f"run:{path}"!r})
 student.network     # a torch.nn.Module in eval mode: preprocessed inputs in, logits out
 student.preprocess  # from raw inputs to the network's
 student.classes     # names of the outputs
 
 with torch.inference_mode():
     outputs = student.network(student.preprocess.exact_batch(raw))  # raw: uint8 [n, channels, height, width] or float [n, columns]
-"""
+{meaning}"""
 
 
 def command(path: Path) -> str:
