@@ -33,7 +33,7 @@ from transfuse.engine.precision import autocast
 from transfuse.engine.steppers.supervised import Supervised
 
 PREPROCESS = Preprocess(scale=1 / 255, mean=(0.5,), std=(0.25,))
-BLOCKS = 11
+BLOCKS = 15
 
 
 class Case:
@@ -127,10 +127,10 @@ def start_up(runs: int = 15) -> dict[str, float]:
 
 def main() -> None:
     cases = [
-        Case("builtin:resnet20", (3, 32, 32), 128, "fp32", 4),
-        Case("builtin:resnet20", (3, 32, 32), 128, "bf16", 6),
-        Case("builtin:resnet20", (3, 32, 32), 16, "fp32", 20),
-        Case("builtin:mlp", (1, 8, 8), 128, "fp32", 200),
+        Case("builtin:resnet20", (3, 32, 32), 128, "fp32", 10),
+        Case("builtin:resnet20", (3, 32, 32), 128, "bf16", 15),
+        Case("builtin:resnet20", (3, 32, 32), 16, "fp32", 50),
+        Case("builtin:mlp", (1, 8, 8), 128, "fp32", 300),
     ]
     print(results.write("step_overhead", {"steps": [case.measure() for case in cases], "start_up": start_up()}))
 
