@@ -22,7 +22,6 @@ from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.teacher_cache import key
 from transfuse.engine.teacher_cache.store import Store
 from transfuse.engine.teacher_cache.teachers import CachedTeacher, LiveTeacher, TableTeacher
-from transfuse.errors import ModelError
 from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.rundir import write_json
@@ -57,12 +56,7 @@ class Oracle:
     def teacher(self, pool: Samples, loader: MemoryLoader | WorkerLoader, channels_last: bool) -> Teacher:
         """The teacher that answers on a training pool."""
         if self.model.table is not None:
-            rows = table_rows(self.model, pool)
-            if (rows < 0).all():
-                what = f"{self.model.source} has no prediction for any of {len(pool)} training samples"
-                fix = f"its ids look like {self.model.table[0][:2].tolist()}, the data's like {pool.ids[:2].tolist()}"
-                raise ModelError(what, where=f"teachers.{self.name}", fix=fix)
-            return TableTeacher(torch.from_numpy(rows), self.model.table[1])
+            return TableTeacher(torch.from_numpy(table_rows(self.model, pool)), self.model.table[1])
         assert self.model.preprocess is not None
         live = LiveTeacher(self.model.network, self.model.preprocess, loader.fetch, self.device, self.precision, channels_last)
         self._live.append(live)
