@@ -25,7 +25,7 @@ from transfuse.engine.teacher_cache.teachers import CachedTeacher, LiveTeacher, 
 from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.rundir import write_json
-from transfuse.recipe.schema import CacheBlock
+from transfuse.recipe.blocks import CacheBlock
 
 Teachers = Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]]
 

@@ -18,7 +18,7 @@ from transfuse.core.types import DataSet, Model, ModelRequest, Target
 from transfuse.errors import ModelError, RunError
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.weights import load_into, read_state
-from transfuse.recipe.schema import ModelBlock
+from transfuse.recipe.blocks import ModelBlock
 
 BUILTIN_SIDE = 32  # pixels; what the built-in families are made for
 

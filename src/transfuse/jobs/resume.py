@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
-from transfuse.jobs import distill
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
 from transfuse.recipe.load import load, values_of
@@ -30,15 +30,14 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     if context.rundir.summary.exists():
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     recipe = load(context.rundir.resolved)
-    assert isinstance(recipe, DistillRecipe)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live)
+    missing = missing_live(recipe, context.live) if isinstance(recipe, DistillRecipe) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
         raise RunError(f"the run was started with live objects: {', '.join(missing)}", where=str(path), fix=fix)
-    return distill.resume(context, recipe)
+    return importlib.import_module(f"transfuse.jobs.{recipe.job}").resume(context, recipe)
 
 
 def left_auto(values: Any, key: str = "") -> Iterator[str]:

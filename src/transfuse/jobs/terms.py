@@ -14,7 +14,7 @@ from transfuse.engine.features import connect
 from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
 from transfuse.jobs.networks import device_of, example
-from transfuse.recipe.schema import ObjectiveBlock
+from transfuse.recipe.methods import ObjectiveBlock
 
 
 def build(block: ObjectiveBlock, teachers: Sequence[str], live: Mapping[str, nn.Module]) -> WeightedObjective:

@@ -25,7 +25,7 @@ from transfuse.errors import NumericsError
 from transfuse.evaluate import metrics
 from transfuse.evaluate.predict import evaluation_mode, original_units, predict
 from transfuse.jobs.context import Context
-from transfuse.recipe.schema import AugmentBlock, TrainBlock
+from transfuse.recipe.blocks import AugmentBlock, TrainBlock
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Lesson:
         seed: of order and dropout.
         metrics: the file that is logged to.
         teachers: given the loader, the teachers by name.
+        stepper: what a step computes; called with the arguments of `Supervised`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Lesson:
     seed: int
     metrics: Path
     teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
+    stepper: Callable[..., Supervised] = Supervised
 
 
 def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: Views) -> Outcome:
@@ -63,7 +65,7 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     loader = build_loader(lesson.pool, views, order, context.device, train.loader, workers)
     teachers = lesson.teachers(loader) if lesson.teachers else {}
     assert model.preprocess is not None
-    stepper = Supervised(
+    stepper = lesson.stepper(
         network,
         model.preprocess,
         lesson.objectives,

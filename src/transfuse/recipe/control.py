@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from transfuse.core.card import TaskName
+from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
-from transfuse.recipe.schema import DistillRecipe, ObjectiveBlock, Recipe, parse_objective
+from transfuse.recipe.schema import DistillRecipe, Recipe
 
 _NOT_THE_CONTROLS = ("teachers", "out", "control", "cache", "budget", "samples")
 

@@ -8,7 +8,7 @@ from transfuse import objectives
 from transfuse.core.registry import did_you_mean
 from transfuse.errors import MissingExtra, RecipeError
 from transfuse.recipe.methods import TABLES, Block, Kind, objective_block, table_block
-from transfuse.recipe.schema import RECIPES
+from transfuse.recipe.recipes import RECIPES
 
 Schema = dict[str, Any]
 _BYTES = {

@@ -13,9 +13,11 @@ from transfuse.core.registry import did_you_mean
 from transfuse.errors import RecipeError
 from transfuse.recipe import overrides as override_module
 from transfuse.recipe.forms import display, open_up, plain
+from transfuse.recipe.methods import ObjectiveBlock
 from transfuse.recipe.problems import recipe_error
 from transfuse.recipe.reading import Document, Dumper, lines_of, read_file, read_text
-from transfuse.recipe.schema import RECIPES, ObjectiveBlock, Recipe
+from transfuse.recipe.recipes import RECIPES
+from transfuse.recipe.schema import Recipe
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -9,7 +9,7 @@ from transfuse.core.card import Card, TaskName
 from transfuse.core.registry import did_you_mean
 from transfuse.recipe.facts import Facts
 from transfuse.recipe.forms import entry_names
-from transfuse.recipe.schema import parse_objective
+from transfuse.recipe.methods import parse_objective
 
 DEFAULT_TERMS: dict[TaskName, dict[str, dict[str, Any]]] = {
     "classification": {"cross_entropy": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "auto"}},

@@ -12,8 +12,9 @@ from transfuse.core.card import TaskName
 from transfuse.errors import RecipeError
 from transfuse.recipe.control import control_key_values, control_objectives
 from transfuse.recipe.facts import Facts
+from transfuse.recipe.methods import ObjectiveBlock
 from transfuse.recipe.needs import card_of, expanded, refusals
-from transfuse.recipe.schema import ObjectiveBlock, Recipe
+from transfuse.recipe.schema import Recipe
 
 __all__ = ["Facts", "control_key_values", "control_objectives", "resolve", "sentences"]
 

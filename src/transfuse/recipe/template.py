@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 
 from transfuse.core.registry import did_you_mean
 from transfuse.errors import RecipeError
+from transfuse.recipe.blocks import ModelBlock, TrainBlock
 from transfuse.recipe.methods import Block
 from transfuse.recipe.reading import Dumper
-from transfuse.recipe.schema import RECIPES, ModelBlock, TrainBlock
+from transfuse.recipe.recipes import RECIPES
 
 WIDTH = 120
 _HEAD = """\
@@ -21,17 +22,6 @@ _HEAD = """\
 # Every key is here; a line such as '# seed: 0' shows a default: remove the '# ' to change it.
 # Run it with: transfuse run {file}     What there is to choose from: transfuse ls
 """
-_WRITTEN: dict[str, dict[str, str]] = {
-    "distill": {
-        "job": "job: distill",
-        "data.source": "  source: bundled:digits",
-        "teachers": "teacher:\n  source: builtin:mlp\n"
-        "  train: {epochs: 30}  # on the labels; remove it where the source has trained weights",
-        "student.source": "  source: builtin:mlp",
-        "objectives": "objectives:  # terms of the loss: transfuse ls objectives\n"
-        "  - cross_entropy: {weight: 0.1}\n  - kd: {weight: 0.9, temperature: 4}",
-    }
-}
 
 
 def write(job: str, file: str = "recipe.yaml") -> str:
@@ -44,11 +34,11 @@ def write(job: str, file: str = "recipe.yaml") -> str:
     Raises:
         RecipeError: there is no such job.
     """
-    if job not in RECIPES or job not in _WRITTEN:
+    if job not in RECIPES:
         raise RecipeError(f"no job '{job}'{did_you_mean(job, RECIPES)}", fix=f"known: {', '.join(RECIPES)}")
     lines = [_HEAD.format(title=(RECIPES[job].__doc__ or job).strip().splitlines()[0], file=file)]
     for name, field in RECIPES[job].model_fields.items():
-        key = _key(name, field, name, _WRITTEN[job])
+        key = _key(name, field, name, RECIPES[job].written)
         lines += ["", *key] if lines[-1].startswith(" ") and key[0] else key
     return "\n".join(lines) + "\n"
 
