@@ -182,3 +182,24 @@ def test_what_can_not_be_built_is_refused_with_the_reason(name, shape, options, 
 def test_the_number_of_outputs_has_to_be_said():
     with pytest.raises(ModelError, match="how many outputs"):
         open_model("builtin:resnet20", ModelRequest())
+
+
+def test_the_mlps_weight_constraint_limits_each_hidden_units_incoming_weights_in_training_only():
+    module = build("mlp", 3, (20,), widths=[16, 8], max_norm=0.5).network
+    first = module.get_submodule("layers.0.linear").weight
+    before = first.detach().clone()
+    module.eval()(torch.randn(4, 20))
+    assert torch.equal(first, before)
+    module.train()(torch.randn(4, 20)).sum().backward()
+    norms = before.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(first.detach(), before * (0.5 / norms).clamp(max=1))
+    assert first.grad is not None
+
+
+def test_the_mlps_input_dropout_drops_inputs_in_training_only():
+    module = build("mlp", 4, (1000,), widths=[], bias=False, input_dropout=0.25).network
+    torch.nn.init.ones_(module.get_submodule("linear").weight)
+    inputs = torch.ones(1, 1000)
+    assert module.eval()(inputs)[0, 0].item() == 1000
+    kept = module.train()(inputs)[0, 0].item() * 0.75  # dropout scales what is kept by 1 / 0.75
+    assert 650 < kept < 850

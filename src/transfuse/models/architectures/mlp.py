@@ -3,6 +3,7 @@
 import math
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ class MLP(nn.Module):
         activation: relu, gelu, silu or tanh.
         batchnorm: normalise each hidden layer before its activation.
         bias: whether the linear layers have biases.
+        input_dropout: probability of dropping an input in training.
+        max_norm: largest L2 norm of the weights that come into a hidden unit; larger ones are scaled back before each training step's forward
+            pass (Srivastava et al., 2014, section 5.1), as `nn.Embedding(max_norm=...)` does.
     """
 
     def __init__(
@@ -34,8 +38,12 @@ class MLP(nn.Module):
         activation: Activation = "relu",
         batchnorm: bool = False,
         bias: bool = True,
+        input_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        max_norm: Annotated[float, Gt(0)] | None = None,
     ):
         super().__init__()
+        self.max_norm = max_norm
+        self.drop_inputs = nn.Dropout(input_dropout) if input_dropout else nn.Identity()
         self.layers = nn.ModuleList()
         inputs = math.prod(input_shape)
         for units in widths:
@@ -56,10 +64,19 @@ class MLP(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = inputs.flatten(1)
+        if self.max_norm is not None and self.training:
+            self.limit_norms(self.max_norm)
+        hidden = self.drop_inputs(inputs.flatten(1))
         for layer in self.layers:
             hidden = layer(hidden)
         return self.linear(hidden)
+
+    @torch.no_grad()
+    def limit_norms(self, max_norm: float) -> None:
+        """Scales the incoming weights of each hidden unit back to at most this norm, in place."""
+        for layer in self.layers:
+            weight = layer.get_submodule("linear").weight
+            weight.copy_(torch.renorm(weight, 2, 0, max_norm))
 
 
 VARIANTS = {"mlp": Variant(MLP, "multi-layer perceptron for columns and small pictures", input_shape=None, smallest=0)}
