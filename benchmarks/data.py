@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from transfuse.data.splits import held_out
+
 VARIABLE = "TRANSFUSE_TEST_DATA"
 SHEETS = ("cifar10", "cifar100")
 
@@ -61,6 +63,14 @@ def cifar10() -> dict[str, np.ndarray]:
 def cifar100() -> dict[str, np.ndarray]:
     """The same of CIFAR-100, with fine_to_coarse, the superclass of each class."""
     return _cifar("cifar100")
+
+
+def for_choosing(labels: np.ndarray) -> np.ndarray:
+    """bool [n]: the half of held-back pictures that choices may look at; the other half is for the report. Stratified, seed 0.
+
+    The published CIFAR-10 networks have seen every training picture, so choosing among them has to happen on pictures held back.
+    """
+    return held_out(labels, 0.5, 0, "halves")
 
 
 def write_arrays(dataset: str | dict[str, np.ndarray], out_npz: str | Path) -> Path:
