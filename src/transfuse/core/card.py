@@ -15,6 +15,7 @@ Need = Literal[
     "sample_ids",
     "two_views",
     "domains",
+    "peers",
 ]
 Level = Literal["sample", "batch", "parameters"]
 TaskName = Literal["classification", "multilabel", "regression"]
@@ -46,8 +47,8 @@ class Card:
 
     @property
     def transfers(self) -> bool:
-        """Whether it takes from more than labels (a teacher, pretrained weights, another domain); the control does without."""
-        return self.level == "parameters" or any(need.startswith("teacher.") or need == "domains" for need in self.needs)
+        """Whether it takes from more than labels (a teacher, peers, pretrained weights, another domain); the control does without."""
+        return self.level == "parameters" or any(need.startswith("teacher.") or need in ("domains", "peers") for need in self.needs)
 
     @property
     def asks_teachers(self) -> bool:

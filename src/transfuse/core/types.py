@@ -74,6 +74,7 @@ class Step:
         second: the same samples in another view, row by row, with the signals of student and teachers on it; given only to objectives whose
             card needs `two_views`.
         parameters: the student's parameters by name; given only to objectives whose card's level is `parameters`.
+        peers: signals of the networks that learn beside this one, by name, without gradient; empty where none does.
     """
 
     batch: Batch
@@ -82,6 +83,7 @@ class Step:
     progress: float = 0.0
     second: Step | None = None
     parameters: dict[str, Tensor] = field(default_factory=dict)
+    peers: dict[str, Signals] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Signals:
@@ -92,8 +94,11 @@ class Step:
 
     def select(self, rows: Tensor) -> Step:
         teachers = {name: signals.select(rows) for name, signals in self.teachers.items()}
+        peers = {name: signals.select(rows) for name, signals in self.peers.items()}
         second = None if self.second is None else self.second.select(rows)
-        return replace(self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers, second=second)
+        return replace(
+            self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers, peers=peers, second=second
+        )
 
 
 @dataclass
@@ -322,6 +327,7 @@ class Progress:
     epoch: float
     values: dict[str, float] = field(default_factory=dict)
     note: str = ""  # something that the user should be told now
+    stage: str = ""  # of a training in several stages; empty in the last one
 
 
 def float_labels(labels: Tensor) -> bool:

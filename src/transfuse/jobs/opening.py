@@ -149,6 +149,7 @@ def facts_of(recipe: DistillRecipe, data: DataSet, context: Context, outputs: in
         model_sizes=(max(data.input_shape[1:]),) if data.modality == "image" else (),
         has_cpp_compiler=precision.has_cpp_compiler(),
         teachers=tuple(recipe.teachers),
+        peers=tuple(recipe.peers),
         tables=tuple(name for name, block in recipe.teachers.items() if block.source.startswith("predictions:")),
         cores=os.cpu_count() or 1,
         out=str(context.rundir.path),

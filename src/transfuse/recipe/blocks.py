@@ -98,6 +98,8 @@ class TrainBlock(Block):
     """learning rate over the run: constant, cosine, one_cycle, step"""
     clip: Positive | None = None
     """largest norm of the gradient over all trained parameters"""
+    gradients: Literal["sum", "pcgrad"] = "sum"
+    """pcgrad: where two terms of the loss pull the network in opposite directions, each gives way; one backward pass per term"""
     accumulate: Count = 1
     """micro-batches per step: the same step in less memory"""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

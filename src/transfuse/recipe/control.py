@@ -9,7 +9,7 @@ from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
 
-_NOT_THE_CONTROLS = ("teachers", "out", "control", "cache", "budget", "samples")
+_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples")
 
 
 def control_key_values(recipe: Recipe) -> dict[str, Any]:
@@ -26,6 +26,8 @@ def control_key_values(recipe: Recipe) -> dict[str, Any]:
     for key in _NOT_THE_CONTROLS:
         values.pop(key)
     values["objectives"] = [block.model_dump() for block in control_objectives(recipe)]
+    if len(values["objectives"]) == 1:
+        values["train"]["gradients"] = "sum"  # one term has nobody to disagree with
     return values
 
 

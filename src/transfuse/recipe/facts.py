@@ -31,6 +31,7 @@ class Facts:
         has_cpp_compiler: whether torch.compile can build code here.
         teachers: names of the teachers, in the recipe's order.
         tables: those of them that are tables of predictions, so logits only.
+        peers: names of the networks that learn beside the student.
         cores: CPU cores that the job may use.
         out: the run folder to take where the recipe names none.
         live_cards: card of each objective that was handed over as an object, by its name in the recipe ("live:ClassName").
@@ -51,6 +52,7 @@ class Facts:
     has_cpp_compiler: bool = False
     teachers: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     cores: int = 1
     out: str | None = None
     live_cards: Mapping[str, Card] = field(default_factory=dict)

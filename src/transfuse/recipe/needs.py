@@ -16,6 +16,8 @@ DEFAULT_TERMS: dict[TaskName, dict[str, dict[str, Any]]] = {
     "multilabel": {"bce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0, "distribution": "bernoulli"}},
     "regression": {"mse": {"weight": 0.5}, "logit_mse": {"weight": 0.5}},
 }
+MUTUAL_TERM: dict[str, dict[str, Any]] = {"dml": {"weight": 1.0}}
+"""what `auto` adds where networks learn beside the student"""
 LABEL_OBJECTIVE: dict[TaskName, str] = {task: next(iter(terms)) for task, terms in DEFAULT_TERMS.items()}
 _NETWORK_NEEDS = {
     "teacher.features": "inner features",
@@ -31,18 +33,22 @@ def card_of(name: str, method: str, facts: Facts | None = None) -> Card:
     return objectives.card(method)
 
 
-def default_blocks(task: TaskName) -> list[dict[str, Any]]:
-    """The task's default terms as dumps of ObjectiveBlocks."""
-    return [parse_objective({name: settings}) for name, settings in DEFAULT_TERMS[task].items()]
+def default_blocks(facts: Facts) -> list[dict[str, Any]]:
+    """The task's default terms as dumps of ObjectiveBlocks; with peers they learn from each other, too."""
+    terms = DEFAULT_TERMS[facts.task]
+    if facts.peers:
+        label = LABEL_OBJECTIVE[facts.task]
+        terms = {**(terms if facts.teachers else {label: {"weight": 1.0}}), **MUTUAL_TERM}
+    return [parse_objective({name: settings}) for name, settings in terms.items()]
 
 
-def expanded(blocks: list[dict[str, Any]], task: TaskName) -> list[dict[str, Any]]:
-    """`auto` entries replaced by the task's default terms, of which other entries of the same name take the place."""
+def expanded(blocks: list[dict[str, Any]], facts: Facts) -> list[dict[str, Any]]:
+    """`auto` entries replaced by the job's default terms, of which other entries of the same name take the place."""
     if not any(block["method"] == "auto" for block in blocks):
         return blocks
     given = {block["name"]: block for block in blocks if block["method"] != "auto"}
     found = []
-    for block in default_blocks(task):
+    for block in default_blocks(facts):
         own = given.pop(block["name"], None)
         if own is not None and own["weight"] == "auto":
             own = {**own, "weight": block["weight"]}
@@ -64,6 +70,8 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
         found.append("needs a teacher, and the recipe has none; add teacher: SOURCE")
     if {"labels", "hard_labels"} & set(card.needs) and not facts.n_labelled:
         found.append("needs labels, and no sample of the training part has one; leave it out")
+    if "peers" in card.needs and not facts.peers:
+        found.append("learns from networks that train beside the student, and there are none here; add peers: {NAME: SOURCE} to a distill")
     if "domains" in card.needs:
         found.append("needs samples of a source and a target domain, which this job doesn't have")
     found += _teacher_refusals(block, card, facts)

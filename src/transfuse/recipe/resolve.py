@@ -163,9 +163,9 @@ class _Resolution:
         if blocks == "auto":
             blocks = [ObjectiveBlock(name="auto", method="auto").model_dump()]
         if any(block["method"] == "auto" for block in blocks):
-            blocks = expanded(blocks, facts.task)
+            blocks = expanded(blocks, facts)
             names = " and ".join(block["name"] for block in blocks)
-            self.reasons["objectives"] = f"the default for {facts.task}: {names}"
+            self.reasons["objectives"] = f"the default for {facts.task}{' with peers' if facts.peers else ''}: {names}"
         for block in blocks:
             key = f"objectives.{block['name']}"
             found = refusals(block, facts)
@@ -176,6 +176,8 @@ class _Resolution:
             self.problems += [f"{key}: {text}" for text in found]
             if not found:
                 self.objective(block, key)
+        if facts.peers and not any("peers" in card_of(block["name"], block["method"], facts).needs for block in blocks):
+            self.problems.append("peers: no objective learns from them; add dml to the objectives, or remove peers")
         if all(block["weight"] == 0 for block in blocks):
             self.problems.append("objectives: every weight is 0, so there is nothing to learn from")
         self.values["objectives"] = blocks

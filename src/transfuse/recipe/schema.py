@@ -11,6 +11,10 @@ from transfuse.recipe.forms import entry_names
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock, parse_objective
 from transfuse.recipe.problems import raise_all, under
 
+Seed = Annotated[int, Field(ge=0)]
+PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]  # names files, too
+MOST_SEEDS = 1000
+
 
 class Recipe(Block):
     """What every job's recipe has."""
@@ -22,10 +26,25 @@ class Recipe(Block):
     """short key -> what it is short for"""
 
     job: Any
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """of initialisation, order and dropout"""
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | Annotated[list[Seed], Field(min_length=1)] | None = None
+    """run the whole job once for each seed and sum up: a number (seed, seed + 1, ...) or a list"""
     out: str | None = None
     """the run folder; null: runs/JOB-DATE-TIME"""
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_seed_twice(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ValueError("a seed is there twice, and would give the same run twice")
+        return value
+
+    def seed_list(self) -> list[int]:
+        """The seeds of a job that is run several times; empty for a single run."""
+        if isinstance(self.seeds, list):
+            return self.seeds
+        return list(range(self.seed, self.seed + (self.seeds or 0)))
 
 
 def objective_list(value: Any) -> Any:
@@ -49,29 +68,21 @@ def objective_list(value: Any) -> Any:
     return [{**block, "name": name} for block, name in zip(blocks, names, strict=True)]
 
 
-class DistillRecipe(Recipe):
-    """A teacher (or several) teaches a student."""
+class TaughtRecipe(Recipe):
+    """What recipes have in which teachers teach a student."""
 
     short_keys: ClassVar[dict[str, str]] = {"teacher": "short for `teachers: {teacher: ...}`"}
-    written: ClassVar[dict[str, str]] = {
-        "job": "job: distill",
-        "data.source": "  source: bundled:digits",
-        "teachers": "teacher:\n  source: builtin:mlp\n"
-        "  train: {epochs: 30}  # on the labels; remove it where the source has trained weights",
-        "student.source": "  source: builtin:mlp",
-        "objectives": "objectives:  # terms of the loss: transfuse ls objectives\n"
-        "  - cross_entropy: {weight: 0.1}\n  - kd: {weight: 0.9, temperature: 4}",
-    }
 
-    job: Literal["distill"] = "distill"
     data: Annotated[DataBlock, BeforeValidator(source_string)]
     """where the samples come from"""
     teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(source_string)]] = Field(default={})
     """name -> model; `teacher: X` is short for `teachers: {teacher: X}`"""
     student: Annotated[ModelBlock, BeforeValidator(source_string)]
     """the model that is trained and shipped"""
+    peers: dict[PeerName, Annotated[ModelBlock, BeforeValidator(source_string)]] = Field(default={})
+    """name -> model that learns beside the student, from labels and by dml from the others; it may start untrained"""
     objectives: Annotated[list[ObjectiveBlock], Field(min_length=1)] | Auto = "auto"
-    """terms of the loss; auto: the task's label loss (0.1) and soft targets (0.9)"""
+    """terms of the loss; auto: the task's label loss (0.1) and soft targets (0.9); with peers and no teacher: labels (1) and dml (1)"""
     augment: AugmentBlock = AugmentBlock()
     """random changes of the inputs, the same for student and teacher"""
     train: TrainBlock = TrainBlock()
@@ -99,3 +110,19 @@ class DistillRecipe(Recipe):
     @classmethod
     def _objectives(cls, value: Any) -> Any:
         return objective_list(value)
+
+
+class DistillRecipe(TaughtRecipe):
+    """A teacher (or several) teaches a student."""
+
+    written: ClassVar[dict[str, str]] = {
+        "job": "job: distill",
+        "data.source": "  source: bundled:digits",
+        "teachers": "teacher:\n  source: builtin:mlp\n"
+        "  train: {epochs: 30}  # on the labels; remove it where the source has trained weights",
+        "student.source": "  source: builtin:mlp",
+        "objectives": "objectives:  # terms of the loss: transfuse ls objectives\n"
+        "  - cross_entropy: {weight: 0.1}\n  - kd: {weight: 0.9, temperature: 4}",
+    }
+
+    job: Literal["distill"] = "distill"

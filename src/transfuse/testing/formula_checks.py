@@ -173,7 +173,7 @@ def check_gradient_flow(case: Case) -> None:
     outcome = run(case.make(step), step, watch_teachers=True)
     for path, gradient in outcome.gradients.items():
         if not (is_student(path) or path.startswith("objective.")) and gradient is not None:
-            raise ObjectiveDefect("gradient_flow", f"a gradient reaches the teacher's {path}; detach it")
+            raise ObjectiveDefect("gradient_flow", f"a gradient reaches {path}, which only answers; detach it")
         if path.startswith("objective.") and gradient is None:
             raise ObjectiveDefect("gradient_flow", f"no gradient reaches {path}, which the optimiser would hold for nothing")
 
@@ -228,6 +228,8 @@ def check_needs(case: Case) -> None:
         lean = replace(lean, batch=replace(lean.batch, labels=labels, labelled=torch.zeros_like(step.batch.labelled)))
     if not any(need.startswith("teacher.") for need in needs):
         lean = replace(lean, teachers={})
+    if "peers" not in needs:
+        lean = replace(lean, peers={})
     if not needs & {"teacher.logits", "teacher.logits.dense"}:
         blind = {name: replace(signals, logits=torch.full_like(signals.logits, float("nan"))) for name, signals in lean.teachers.items()}
         lean = replace(lean, teachers=blind)

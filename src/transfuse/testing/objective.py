@@ -102,4 +102,5 @@ def _step_by_card(card: Card, sizes: Sizes) -> Step:
         teachers=int(card.asks_teachers),
         taps=int("teacher.features" in card.needs),
         two_views="two_views" in card.needs,
+        peers=int("peers" in card.needs),
     )

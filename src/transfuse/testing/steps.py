@@ -40,6 +40,7 @@ def example_step(
     teachers: int = 1,
     taps: int = 0,
     two_views: bool = False,
+    peers: int = 0,
 ) -> Step:
     """A step of independent normal float64 signals, every sample labelled.
 
@@ -49,6 +50,7 @@ def example_step(
         teachers: how many, named "first", "second", ...
         taps: features [batch, channels, height, width] per model, named "stage1", "stage2", ...
         two_views: also fill `Step.second` with other signals.
+        peers: how many networks learn beside the student, named "peer1", "peer2", ...
     """
     generator = torch.Generator().manual_seed(sizes.seed)
 
@@ -61,7 +63,8 @@ def example_step(
 
     def view(batch: Batch) -> Step:
         names = ["first", "second", "third", "fourth", "fifth"][:teachers]
-        return Step(batch, signals(sizes.student_spatial), {name: signals(sizes.teacher_spatial) for name in names}, progress=0.5)
+        step = Step(batch, signals(sizes.student_spatial), {name: signals(sizes.teacher_spatial) for name in names}, progress=0.5)
+        return replace(step, peers={f"peer{number + 1}": signals(sizes.student_spatial) for number in range(peers)})
 
     if task == "classification":
         labels = torch.randint(sizes.classes, (sizes.batch,), generator=generator)
@@ -100,8 +103,8 @@ def is_student(path: str) -> bool:
 
 
 def is_teacher(path: str) -> bool:
-    """Whether a tensor of a step is a teacher's."""
-    return _owner(path).startswith("teacher")
+    """Whether a tensor of a step is a teacher's or a peer's: what is learnt from, and gets no gradient."""
+    return _owner(path).startswith(("teacher", "peer"))
 
 
 def is_signal(path: str, tensor: Tensor) -> bool:
@@ -120,19 +123,19 @@ def cast_signals(step: Step, dtype: torch.dtype) -> Step:
 
 
 def agreeing(step: Step) -> Step | None:
-    """The step in which the student says exactly what its teachers say, all the same; None where shapes don't allow it."""
+    """The step in which the student says exactly what its teachers and peers say, all the same; None where shapes don't allow it."""
 
     def agree(one: Step) -> Step | None:
-        if not one.teachers:
+        if not one.teachers and not one.peers:
             return None
-        teacher = next(iter(one.teachers.values()))
+        teacher = next(iter([*one.teachers.values(), *one.peers.values()]))
         if teacher.logits.shape != one.student.logits.shape:
             return None
         pairs = list(zip(one.student.features, teacher.features.values(), strict=False))
         if any(one.student.features[path].shape != feature.shape for path, feature in pairs):
             return None
         student = Signals(teacher.logits.clone(), {**one.student.features, **{path: feature.clone() for path, feature in pairs}})
-        return replace(one, student=student, teachers=dict.fromkeys(one.teachers, teacher))
+        return replace(one, student=student, teachers=dict.fromkeys(one.teachers, teacher), peers=dict.fromkeys(one.peers, teacher))
 
     agreed = agree(step)
     if agreed is not None and step.second is not None:
@@ -183,13 +186,14 @@ def step_table(step: Step, objective: nn.Module) -> dict[str, Any]:
         table[f"{prefix}student_logits"] = one.student.logits
         table[f"{prefix}student_features"] = _alone(list(one.student.features.values()))
         table[f"{prefix}teachers_logits"] = [teacher.logits for teacher in teachers]
+        table[f"{prefix}peers_logits"] = [peer.logits for peer in one.peers.values()]
         if len(teachers) == 1:
             table[f"{prefix}teacher_logits"] = teachers[0].logits
             table[f"{prefix}teacher_features"] = _alone(list(teachers[0].features.values()))
     for field in fields(step.batch):
         table[field.name] = getattr(step.batch, field.name)
     for field in fields(step):
-        if field.name not in ("batch", "student", "teachers", "second"):
+        if field.name not in ("batch", "student", "teachers", "second", "peers"):
             table[field.name] = getattr(step, field.name)
     table["state"] = dict([*objective.named_parameters(), *objective.named_buffers()])
     return table
