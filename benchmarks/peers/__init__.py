@@ -1,0 +1,1 @@
+"""The contenders of `versus_peers`, each in a process of its own, and the turns that they take."""

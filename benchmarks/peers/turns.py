@@ -1,0 +1,103 @@
+"""Turns: several training programs in processes of their own, of which exactly one runs at any moment.
+
+A contender calls `Turns.step(n)` after its n-th optimiser step. After each block of steps it says how long the block took, and waits until
+it is called again. A slow minute of the machine so falls on everybody, and no process's memory is anybody else's.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+
+def say(message: dict[str, Any]) -> None:
+    """One line to whoever calls the turns; everything else that a contender prints goes to stderr."""
+    sys.__stdout__.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+class Turns:
+    """The contender's side.
+
+    Args:
+        block: optimiser steps per turn.
+    """
+
+    def __init__(self, block: int):
+        self.block, self.seconds, self.last = block, 0.0, 0
+        self.began: float | None = None
+
+    def ready(self) -> None:
+        """Everything before the first step is done: waits for the first turn."""
+        say({"ready": True})
+        self._wait()
+
+    def step(self, number: int) -> None:
+        """`number` optimiser steps are done."""
+        if number - self.last >= self.block:
+            self._report(number)
+            self._wait()
+
+    def done(self, result: dict[str, Any]) -> None:
+        """The training is over; `result` is passed on with the largest resident memory of this process and its workers, in MB."""
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        say({"done": True, "peak_mb": round(own / 1024), "largest_worker_mb": round(workers / 1024), **result})
+
+    def _report(self, number: int) -> None:
+        assert self.began is not None
+        say({"steps": number - self.last, "seconds": time.perf_counter() - self.began})
+        self.last = number
+
+    def _wait(self) -> None:
+        sys.stdin.readline()
+        self.began = time.perf_counter()
+
+
+class Contender:
+    """The caller's side of one process.
+
+    Args:
+        name: what the tables call it.
+        arguments: of `python -m benchmarks.peers.contenders`.
+    """
+
+    def __init__(self, name: str, arguments: list[str]):
+        self.name, self.blocks = name, []
+        self.result: dict[str, Any] | None = None
+        command = [sys.executable, "-m", "benchmarks.peers.contenders", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._read()
+
+    def turn(self) -> bool:
+        """Lets it train one block; false once it has ended."""
+        if self.result is not None:
+            return False
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        message = self._read()
+        if "steps" in message:
+            self.blocks.append(1e3 * message["seconds"] / message["steps"])
+        return self.result is None
+
+    def stop(self) -> None:
+        """Ends it where it stands."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
+        message = json.loads(line)
+        if message.get("done"):
+            self.result = {key: value for key, value in message.items() if key != "done"}
+            self.process.wait()
+        return message
