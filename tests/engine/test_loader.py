@@ -2,8 +2,8 @@
 
 import torch
 
-from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, is_labelled
-from transfuse.engine.order import Order
+from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, in_second_view, is_labelled
+from transfuse.engine.order import Order, PairedOrder
 
 
 def test_worker_processes_yield_what_memory_yields(problem):
@@ -37,3 +37,14 @@ def test_the_recipe_names_the_loader(problem):
     memory = problem.loader()
     assert isinstance(build_loader(problem.samples, memory.views, memory.order, "cpu", "memory"), MemoryLoader)
     assert isinstance(build_loader(problem.samples, memory.views, memory.order, "cpu", "workers"), WorkerLoader)
+
+
+def test_both_loaders_mark_the_domains_of_a_paired_order(problem):
+    order, views = PairedOrder(20, 30, 16, 0), problem.loader(views=2).views
+    loaders = MemoryLoader(problem.samples, views, order), WorkerLoader(problem.samples, views, order)
+    for one, two in zip(*(loader.batches(0, 6) for loader in loaders), strict=True):
+        assert torch.equal(one.domains, (one.ids >= 20).long())
+        assert torch.equal(one.domains, two.domains)
+        assert torch.equal(one.select(torch.tensor([3, 1])).domains, one.domains[[3, 1]])
+        assert in_second_view(loaders[0], one).domains is one.domains
+    assert next(problem.loader().batches(0, 1)).domains is None

@@ -2,7 +2,7 @@
 
 import torch
 
-from transfuse.engine.order import Order
+from transfuse.engine.order import Order, PairedOrder, SourceOrder
 
 
 def test_every_epoch_holds_every_sample_once_whatever_the_batch_size():
@@ -45,3 +45,79 @@ def test_steps_cover_the_epochs_that_were_asked_for():
     assert Order(50, 16, 0).steps(1) == 4
     assert Order(48, 16, 0).steps(1) == 3
     assert Order(50, 16, 0).steps(0.01) == 1
+
+
+def paired(share=0.5, rank=0, world=1):
+    return PairedOrder(30, 100, 16, seed=3, target_share=share, rank=rank, world_size=world)
+
+
+def stream(order, domain, steps):
+    """Positions and epochs of one domain over the first steps."""
+    found = [order.batch(step) for step in range(steps)]
+    ids, epochs = torch.cat([ids for ids, _ in found]), torch.cat([epochs for _, epochs in found])
+    mine = order.domains(ids) == domain
+    return ids[mine], epochs[mine]
+
+
+def test_each_domain_passes_through_all_of_its_samples_whatever_the_other_does():
+    order = paired()
+    for domain, samples in ((0, range(30)), (1, range(30, 130))):
+        ids, epochs = stream(order, domain, 40)
+        for epoch in range(int(epochs.max())):
+            assert ids[epochs == epoch].sort().values.tolist() == list(samples)
+
+
+def test_a_batch_holds_both_domains_in_the_share_that_was_asked_for():
+    for share, wanted in ((0.5, 8), (0.25, 4), (0.01, 1), (0.99, 15)):
+        order = paired(share)
+        assert all(int(order.domains(order.batch(step)[0]).sum()) == wanted for step in range(20))
+
+
+def test_every_part_of_a_split_batch_holds_both_domains():
+    for ids in paired(0.25).batch(5)[0].chunk(4):
+        assert set(paired().domains(ids).tolist()) == {0, 1}
+
+
+def test_an_epoch_is_over_when_both_domains_were_passed_through():
+    order = paired()
+    assert order.steps(2) == 25
+    assert order.epoch(25) == 2.0
+    seen, _ = stream(order, 1, order.steps(1))
+    assert len(set(seen.tolist())) == 100
+
+
+def test_ranks_share_both_domains():
+    whole = paired().batch(7)[0]
+    parts = [paired(rank=rank, world=2).batch(7)[0] for rank in range(2)]
+    assert sorted(torch.cat(parts).tolist()) == sorted(whole.tolist())
+    assert all(paired().domains(part).tolist().count(1) == 4 for part in parts)
+
+
+def test_a_step_of_two_domains_does_not_depend_on_earlier_ones():
+    used = paired()
+    for step in range(30):
+        used.batch(step)
+    assert torch.equal(used.batch(4)[0], paired().batch(4)[0])
+
+
+def test_domains_of_the_same_size_are_shuffled_apart():
+    order = PairedOrder(50, 50, 100, seed=0)
+    ids, _ = order.batch(0)
+    assert not torch.equal(ids[ids < 50], ids[ids >= 50] - 50)
+
+
+def test_a_domain_smaller_than_its_share_is_not_repeated_within_a_batch():
+    order = PairedOrder(5, 100, 32, seed=0)
+    ids, _ = order.batch(0)
+    assert len(ids) == len(set(ids.tolist())) == 5 + 16
+
+
+def test_a_control_sees_the_sources_part_of_the_same_batches():
+    order, alone = paired(), SourceOrder(30, 100, 16, seed=3)
+    for step in range(10):
+        ids, epochs = order.batch(step)
+        mine = ids < 30
+        assert torch.equal(alone.batch(step)[0], ids[mine])
+        assert torch.equal(alone.batch(step)[1], epochs[mine])
+    assert alone.steps(3) == order.steps(3)
+    assert alone.domains(alone.batch(0)[0]) is None

@@ -55,7 +55,8 @@ class MemoryLoader:
         for step in range(start, stop):
             ids, epochs = self.order.batch(step)
             ids, views = ids.to(self.device), self.views.view_of_epoch(epochs).to(self.device)
-            yield Batch(self.fetch(ids, views), ids, views, self._labels[ids], self._labelled[ids])
+            domains = self.order.domains(ids)
+            yield Batch(self.fetch(ids, views), ids, views, self._labels[ids], self._labelled[ids], domains=domains)
 
 
 class _Fetch(Dataset):
@@ -110,7 +111,7 @@ class WorkerLoader:
             labels, labelled = self.samples.labels[ids].to(self.device), self._labelled[ids].to(self.device)
             ids = ids.to(self.device)
             inputs = self.views.apply(raw.to(self.device, non_blocking=True), ids, views)
-            yield Batch(inputs, ids, views, labels, labelled)
+            yield Batch(inputs, ids, views, labels, labelled, domains=self.order.domains(ids))
 
 
 def build_loader(
