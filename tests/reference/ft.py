@@ -13,14 +13,20 @@ def network(maps, state, name):
     return maps
 
 
-def ft_reference(student_features, teacher_features, state, progress, norm, first, reconstruction):
+def ft_reference(student_features, teacher_features, state, norm):
     factors, translated = network(teacher_features, state, "encoders.0"), network(student_features, state, "translators.0")
-    rebuilt = network(factors, state, "decoders.0")
     values = []
-    for sample, teacher in enumerate(teacher_features):
-        s, t = translated[sample].ravel(), factors[sample].ravel()
+    for student, teacher in zip(translated, factors, strict=True):
+        s, t = student.ravel(), teacher.ravel()
         gaps = [abs(a / length(s) - b / length(t)) ** norm for a, b in zip(s, t, strict=True)]
-        errors = [(a - b) ** 2 for a, b in zip(rebuilt[sample].ravel(), teacher.ravel(), strict=True)]
-        transfer = sum(gaps) / len(gaps) if progress >= first else 0.0
-        values.append(transfer + reconstruction * sum(errors) / len(errors))
+        values.append(sum(gaps) / len(gaps))
+    return values
+
+
+def paraphrasing_reference(teacher_features, state):
+    rebuilt = network(network(teacher_features, state, "encoders.0"), state, "decoders.0")
+    values = []
+    for sample, teacher in zip(rebuilt, teacher_features, strict=True):
+        errors = [(a - b) ** 2 for a, b in zip(sample.ravel(), teacher.ravel(), strict=True)]
+        values.append(sum(errors) / len(errors))
     return values

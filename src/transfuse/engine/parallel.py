@@ -37,11 +37,16 @@ def batchnorms(module: nn.Module) -> list[nn.Module]:
     return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
-def wrap(module: nn.Module, device: torch.device) -> tuple[nn.Module, list[str]]:
+def wrap(module: nn.Module, device: torch.device, unused: bool = False) -> tuple[nn.Module, list[str]]:
     """The module as all ranks call it, and notes. Gradients are averaged over ranks; BatchNorm is synchronised on GPUs.
 
     On a CPU BatchNorm uses each rank's own batch (there is no synchronised kernel); its running statistics are averaged after each
     step by `average_buffers`.
+
+    Args:
+        module: what is trained.
+        device: of this rank.
+        unused: some parameters may get no gradient (a student's last layer, while it learns inner features); finding them costs time.
     """
     if not ranks.active():
         return module, []
@@ -55,8 +60,8 @@ def wrap(module: nn.Module, device: torch.device) -> tuple[nn.Module, list[str]]
     devices = [device.index] if device.type == "cuda" else None
     newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # the same choice under another name
     if newer:
-        return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False), notes
-    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False), notes
+        return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False, find_unused_parameters=unused), notes
+    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=unused), notes
 
 
 def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[object]:

@@ -14,16 +14,18 @@ class Jsonl:
     Args:
         path: the file, or None.
         run: "student", "control" or a teacher's name, written in each line.
+        stage: of a training in several stages, written in each line; empty in the last stage, and left out there.
     """
 
-    def __init__(self, path: Path | None, run: str):
-        self.path, self.run = path, run
+    def __init__(self, path: Path | None, run: str, stage: str = ""):
+        self.path, self.run, self.stage = path, run, stage
 
     def write(self, kind: str, values: dict[str, Any]) -> None:
         """Appends one line; numbers that JSON can't hold (NaN, inf) become null."""
         if self.path is None:
             return
-        line = json.dumps({"run": self.run, "kind": kind, **_finite(values)}, allow_nan=False)
+        stage = {"stage": self.stage} if self.stage else {}
+        line = json.dumps({"run": self.run, **stage, "kind": kind, **_finite(values)}, allow_nan=False)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -38,12 +40,21 @@ class Jsonl:
                 file.truncate(min(size, self.size()))  # somebody may have shortened it: truncating must not fill it up with zeros
 
     def forget(self) -> None:
-        """Drops this run's lines, for a run that starts over."""
+        """Drops this run's lines of this stage, for a training that starts over."""
         if self.path is None or not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if f'"run": {json.dumps(self.run)}' not in line and line.endswith("\n")]
+        kept = [line for line in lines if line.endswith("\n") and _owner(line) not in ((self.run, self.stage), None)]
         self.path.write_text("".join(kept), encoding="utf-8")
+
+
+def _owner(line: str) -> tuple[str, str] | None:
+    """Run and stage of a line; None where it is none of ours."""
+    try:
+        row = json.loads(line)
+        return row["run"], row.get("stage", "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _finite(value: Any) -> Any:

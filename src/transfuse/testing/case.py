@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import Card
 from transfuse.core.signature import parameters
+from transfuse.core.stages import prepared_parts
 from transfuse.core.types import Step
 from transfuse.testing.steps import Sizes, as_arrays, cast, is_student, is_teacher, map_tensors, step_table
 
@@ -113,7 +114,10 @@ class Case:
         return sys.modules[self.objective_class.__module__]
 
     def make(self, step: Step, dtype: torch.dtype = torch.float64, trained: bool = True, seed: int = 0) -> nn.Module:
-        """A fresh objective for this step, in eval mode; `trained` moves its parameters away from their initial values."""
+        """A fresh objective for this step, in eval mode; `trained` moves its parameters away from their initial values.
+
+        What a stage of its own prepares is kept as it is afterwards, as in training.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             objective = self.objective_class(**copy.deepcopy(self.arguments))
@@ -123,6 +127,8 @@ class Case:
                     for parameter in objective.parameters():
                         if parameter.requires_grad:
                             parameter += 0.1 * torch.randn_like(parameter)
+            for part in prepared_parts(objective):
+                part.requires_grad_(False)
         return objective.to(dtype).eval()
 
     def step(self, sizes: Sizes | None = None, dtype: torch.dtype = torch.float64) -> Step:

@@ -1,32 +1,35 @@
-"""FT against the formula, with a paraphraser that only its reconstruction trains."""
-
-from dataclasses import replace
+"""FT against the formula: what the paraphraser is prepared by, and what the student learns afterwards."""
 
 import pytest
 import torch
 
-from tests.reference.ft import ft_reference
+from tests.objectives.features.steps import token_step
+from tests.reference.ft import ft_reference, paraphrasing_reference
 from transfuse.errors import ModelError
-from transfuse.objectives.features.ft import FT, ft_loss
+from transfuse.objectives.features.ft import CARD, FT, ft_loss
 from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step, run
 
 
-def features(step):
-    return step.student.features["stage1"], step.teacher.features["stage1"]
+class Paraphrasing(FT):
+    """The preparation as an objective of its own; the student's translators are no part of it."""
+
+    def build(self, student_shapes, teacher_shapes):
+        super().build(student_shapes, teacher_shapes)
+        del self.translators
+
+    def stages(self):
+        return ()
+
+    def forward(self, step):
+        return self.prepare(step)
 
 
-def value(objective, step, fixed):
-    """The transfer to the factors of `fixed`, and the objective's own reconstruction."""
-    student, teacher = features(step)
-    rebuilt = objective.decoders[0](objective.encoders[0](teacher))
-    transfer = ft_loss(objective.translators[0](student), fixed.encoders[0](teacher), objective.norm)
-    return transfer + objective.reconstruction * (rebuilt - teacher).square().mean((1, 2, 3))
+def function(objective, step):
+    student, teacher = step.student.features["stage1"], step.teacher.features["stage1"]
+    return ft_loss(objective.translators[0](student), objective.encoders[0](teacher), objective.norm)
 
 
-PARTICULARS = Particulars(
-    function=lambda objective, step: value(objective, step, objective),
-    surrogate=lambda objective, step, objective_0, step_0: value(objective, step, objective_0),
-)
+PARTICULARS = Particulars(function=function)
 
 
 def test_ft_is_proved():
@@ -34,16 +37,29 @@ def test_ft_is_proved():
 
 
 def test_squared_differences_are_proved():
-    check_objective(FT, ft_reference, {"norm": 2, "rate": 1.0, "reconstruction": 1.0}, checks=QUICK, particulars=PARTICULARS)
+    check_objective(FT, ft_reference, {"norm": 2, "rate": 1.0}, checks=QUICK, particulars=PARTICULARS)
 
 
-def test_at_first_only_the_paraphraser_learns():
-    step = replace(example_step(Sizes(), taps=1), progress=0.05)
-    objective = FT(first=0.1)
+def test_the_paraphrasers_loss_is_proved():
+    no_function = Particulars(card=CARD, skip={"function": "a method, not a function", "schema": "FT's", "card": "FT's"})
+    check_objective(Paraphrasing, paraphrasing_reference, particulars=no_function)
+
+
+def test_the_student_trains_its_translator_and_nothing_that_was_prepared():
+    step = example_step(Sizes(), taps=1)
+    objective = FT()
     build(objective, step)
-    outcome = run(objective.double(), step)
-    assert outcome.gradients["student.features.stage1"].abs().max() == 0
-    assert outcome.gradients["objective.encoders.0.0.weight"].abs().max() > 0
+    gradients = run(objective.double(), step).gradients
+    assert gradients["objective.translators.0.0.weight"].abs().max() > 0
+    assert gradients["objective.encoders.0.0.weight"] is None
+    assert {name for stage in objective.stages() for name in stage.parts} == {"encoders", "decoders"}
+
+
+def test_tokens_are_laid_out_alike_before_and_beside_the_student():
+    step = token_step(Sizes())
+    objective = FT()
+    build(objective, step)
+    assert objective.double().prepare(step).shape == objective(step).shape == (6,)
 
 
 def test_factors_have_no_length_and_equal_ones_cost_nothing():

@@ -1,16 +1,19 @@
 """Activation boundaries: a neuron of the student is to be active where the teacher's is, by a margin."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from transfuse.core.bridges import Shape, make_bridges
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
+from transfuse.core.stages import Stage
 from transfuse.core.types import Step
+from transfuse.objectives.features._first import When, first_stage
 from transfuse.objectives.features._pairs import bridged, require_same_shape
 
 CARD = Card(
@@ -21,7 +24,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=3e-3,
     tasks=("classification", "multilabel", "regression"),
-    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher runs live",
+    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher runs live; a first stage of the student's own steps",
 )
 
 
@@ -44,17 +47,27 @@ def ab_loss(
 class AB(nn.Module):
     """Signs of one teacher's features before its ReLUs; a pair of taps weighs half of the next one, the last weighs 1.
 
-    Tap the input of an activation: `layer1.2.relu@input`; behind a ReLU a feature is nowhere negative. The paper trains the boundaries
-    first and the task afterwards; a falling weight does that in one run. `paper_weight` is that of the authors' code (3 / 1000).
+    Tap the input of an activation: `layer1.2.relu@input`; behind a ReLU a feature is nowhere negative. The student learns the boundaries
+    first, from this term alone, and then the task without it, as in the paper and its code (github.com/bhheo/AB_distillation); each stage
+    has the recipe's learning-rate schedule from its beginning, and an optimiser of its own. In the comparisons of Tian et al. (2020) the
+    first stage lasts 30 epochs and the second 240. `paper_weight` is that of the authors' code (3 / 1000).
 
     Args:
         margin: how far from 0 a student's response has to be.
+        when: first is the paper's; together adds the term to the others throughout.
+        share: of the student's steps that the first stage takes.
     """
 
-    def __init__(self, margin: Annotated[float, Ge(0)] = 1.0):
+    def __init__(
+        self, margin: Annotated[float, Ge(0)] = 1.0, when: When = "first", share: Annotated[float, Gt(0), Lt(1)] = round(30 / 270, 3)
+    ):
         super().__init__()
-        self.margin = margin
+        self.margin, self.share = margin, share
+        self.when: When = when
         self.bridges = nn.ModuleList()
+
+    def stages(self) -> Sequence[Stage]:
+        return first_stage(self.when, self.share)
 
     def build(self, student_shapes: dict[str, Shape], teacher_shapes: dict[str, Shape]) -> None:
         self.bridges = make_bridges(student_shapes, teacher_shapes, norm=True)
