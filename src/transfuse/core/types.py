@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.core.card import Card, TaskName
+from transfuse.core.numerics import TopLogits
 from transfuse.core.preprocess import Preprocess
 
 Modality = Literal["image", "columns", "text"]
@@ -19,16 +20,22 @@ EXACT_VIEW = -1  # the view of evaluation: no augmentation, the model's own resi
 
 @dataclass
 class Signals:
-    """What one forward pass of one model yields: logits, and inner features by module path."""
+    """What one forward pass of one model yields: logits, and inner features by module path.
+
+    Of a teacher whose answers were stored as its largest logits there are only those, in `top`; `logits` then has no column, so that
+    whoever needs all of them fails rather than learns from a part.
+    """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    top: TopLogits | None = None
 
     def detach(self) -> Signals:
-        return Signals(self.logits.detach(), {path: feature.detach() for path, feature in self.features.items()})
+        return Signals(self.logits.detach(), {path: feature.detach() for path, feature in self.features.items()}, self.top)
 
-    def select(self, rows: Tensor) -> Signals:
-        return Signals(self.logits[rows], {path: feature[rows] for path, feature in self.features.items()})
+    def select(self, rows: Tensor | slice) -> Signals:
+        top = None if self.top is None else self.top.select(rows)
+        return Signals(self.logits[rows], {path: feature[rows] for path, feature in self.features.items()}, top)
 
 
 @dataclass
@@ -73,8 +80,10 @@ class Step:
         progress: fraction of training done, 0 to 1.
         second: the same samples in another view, row by row, with the signals of student and teachers on it; given only to objectives whose
             card needs `two_views`.
-        parameters: the student's parameters by name; given only to objectives whose card's level is `parameters`.
+        parameters: the student's parameters by name; given only to objectives whose card's level is `parameters` or that need `student.head`.
         peers: signals of the networks that learn beside this one, by name, without gradient; empty where none does.
+        rotations: the same pictures turned by 90, 180 and 270 degrees, row by row, with the signals of student and teachers on them, from
+            the same forward pass; given only to objectives whose card needs `rotations`.
     """
 
     batch: Batch
@@ -84,6 +93,7 @@ class Step:
     second: Step | None = None
     parameters: dict[str, Tensor] = field(default_factory=dict)
     peers: dict[str, Signals] = field(default_factory=dict)
+    rotations: tuple[Step, ...] = ()
 
     @property
     def teacher(self) -> Signals:
@@ -96,9 +106,9 @@ class Step:
         teachers = {name: signals.select(rows) for name, signals in self.teachers.items()}
         peers = {name: signals.select(rows) for name, signals in self.peers.items()}
         second = None if self.second is None else self.second.select(rows)
-        return replace(
-            self, batch=self.batch.select(rows), student=self.student.select(rows), teachers=teachers, peers=peers, second=second
-        )
+        rotations = tuple(turned.select(rows) for turned in self.rotations)
+        batch, student = self.batch.select(rows), self.student.select(rows)
+        return replace(self, batch=batch, student=student, teachers=teachers, peers=peers, second=second, rotations=rotations)
 
 
 @dataclass
@@ -116,6 +126,21 @@ class Term:
     values: Tensor
     weight: float
     defined: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network as training finds it, and labelled training samples to try it on before training.
+
+    Attributes:
+        network: in eval mode.
+        batches: up to so many samples -> (inputs as the network takes them, labels), along the exact path; the same ones each time.
+        loss: (outputs, labels) -> the task's label loss per sample, float [batch].
+    """
+
+    network: nn.Module
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    loss: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -242,6 +267,7 @@ class DataRequest:
         size: side in pixels at which pictures are held; None = as they are, or 224 where files differ in size.
         task: what the labels mean; auto = from the labels.
         unreadable: whether files that can't be read stop the job or are left out.
+        train_labels: whether a training part of which no sample has a label is refused.
     """
 
     unlabelled: Any = None
@@ -252,6 +278,7 @@ class DataRequest:
     size: int | None = None
     task: Literal["auto"] | TaskName = "auto"
     unreadable: Literal["refuse", "skip"] = "refuse"
+    train_labels: bool = True
 
 
 @dataclass

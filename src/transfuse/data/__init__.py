@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from transfuse.core.types import DataRequest, DataSet
 
 _NOT_SOURCES = (
-    *("array_parts", "assemble", "check", "data_sets", "decode", "labels", "layout", "live", "locate", "manifest", "picture_files"),
-    *("samples", "splits", "statistics", "views"),
+    *("array_parts", "assemble", "check", "data_sets", "decode", "domains", "labels", "layout", "live", "locate", "manifest"),
+    *("picture_files", "samples", "splits", "statistics", "views"),
 )
 
 registry = Registry("transfuse.data", "data source", DataError, skip=_NOT_SOURCES)

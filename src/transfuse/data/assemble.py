@@ -53,8 +53,10 @@ def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
     notes = list(parts.notes)
     _check_ids(parts, source)
     labelled, rest = _by_label(parts.train)
-    if len(labelled) == 0:
+    if len(labelled) == 0 and request.train_labels:
         raise DataError("no sample has a label", where=source, fix="give labels, or use it as `data.unlabelled` beside labelled data")
+    if len(labelled) == 0:
+        return _never_labelled(parts, request, source, notes)
     train, val, test = _split(replace(parts, train=labelled), request, notes)
     pool = train if rest is None else concat(train, rest)
     preprocess = fit_preprocess(pool, parts.modality, request.split_seed)
@@ -75,6 +77,30 @@ def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
         preprocess=preprocess,
         source=source,
         target=fit_target(train.labels, parts.targets) if parts.task == "regression" else None,
+        notes=notes,
+    )
+
+
+def _never_labelled(parts: DataParts, request: DataRequest, source: str, notes: list[str]) -> DataSet:
+    """A training part of which no label is known, beside a test part that has labels: validation is carved from that."""
+    test = _only_labelled(parts.test if parts.test is not None else parts.val, "test", notes)
+    if test is None:
+        fix = "label some samples, or give a test part with labels: the report is made from them"
+        raise DataError("no sample of any part has a label", where=source, fix=fix)
+    test, val = _carve(test, parts, request.val, request.split_seed, "val")
+    notes.append(f"no training sample has a label; validation: {len(val)} samples carved from test, stratified, seed {request.split_seed}")
+    return DataSet(
+        train=parts.train,
+        val=val,
+        test=test,
+        unlabelled=None if parts.unlabelled is None else _without_labels(parts.unlabelled, parts.train),
+        task=parts.task,
+        classes=parts.classes,
+        modality=parts.modality,
+        input_shape=raw_shape(parts.train),
+        preprocess=fit_preprocess(parts.train, parts.modality, request.split_seed),
+        source=source,
+        target=fit_target(test.labels, parts.targets) if parts.task == "regression" else None,
         notes=notes,
     )
 

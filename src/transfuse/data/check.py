@@ -16,11 +16,15 @@ _CHUNK = 1024
 _NAMED = 5  # samples or classes that a message lists
 
 
-def check(dataset: DataSet) -> list[str]:
+def check(dataset: DataSet, train_labels: bool = True) -> list[str]:
     """Warnings, one sentence each.
 
     Unreadable files, rows with NaN, and labels beyond the classes are refused while opening, where file and row are known; this looks at
     the rest, and at sources that don't look themselves.
+
+    Args:
+        dataset: as it was opened.
+        train_labels: whether the labels of the training part are looked at.
 
     Raises:
         DataError: an empty part, labels out of range, a single class, a constant target, NaN or infinity in the inputs, parts that
@@ -31,9 +35,9 @@ def check(dataset: DataSet) -> list[str]:
         if len(samples) == 0:
             raise DataError(f"the {name} part is empty", where=dataset.source)
     _check_shapes(parts, dataset)
-    _check_labels(parts, dataset)
+    _check_labels(parts if train_labels else {name: parts[name] for name in ("val", "test")}, dataset)
     _check_finite(parts, dataset)
-    warnings = _class_counts(parts, dataset)
+    warnings = _class_counts(parts, dataset) if train_labels else []
     if dataset.modality == "image":
         warnings += _shared_pictures(parts)
     elif dataset.modality == "columns":
@@ -64,13 +68,16 @@ def _check_shapes(parts: dict[str, Samples], dataset: DataSet) -> None:
 
 
 def _check_labels(parts: dict[str, Samples], dataset: DataSet) -> None:
-    for name in ("train", "val", "test"):
-        samples = parts[name]
+    for name, samples in parts.items():
+        if name == "unlabelled":
+            continue
         bad = _out_of_range(samples.labels, dataset)
         if bool(bad.any()):
             row = int(bad.nonzero()[0, 0])
             value = samples.labels[row].tolist()
             raise DataError(f"label {value} is {_allowed(dataset)}", where=f"{dataset.source}, {name} sample '{samples.ids[row]}'")
+    if "train" not in parts:
+        return
     labels = parts["train"].labels
     if dataset.task == "classification":
         seen = torch.unique(labels[labels >= 0])

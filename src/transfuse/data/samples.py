@@ -216,6 +216,29 @@ class Joined(_Base):
         return self._gather(indices, "exact", (preprocess,))
 
 
+class Recoloured(_Base):
+    """Pictures with another number of channels: grey ones repeated, RGB ones as their luma."""
+
+    def __init__(self, base: Samples, channels: int):
+        super().__init__(base.ids, base.labels, (channels, *raw_shape(base)[1:]), raw_dtype(base))
+        self.base, self._fit = base, Preprocess(channels=channels)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        return digests(self.base)
+
+    def raw(self, indices: Indices) -> Tensor:
+        return self._fit(self.base.raw(_rows(indices))).to(self.dtype)
+
+    def exact(self, indices: Indices, preprocess: Preprocess) -> Tensor:
+        return self.base.exact(_rows(indices), replace(preprocess, channels=preprocess.channels or self.shape[0]))
+
+
+def with_channels(samples: Samples, channels: int) -> Samples:
+    """The same pictures with 1 or 3 channels."""
+    return samples if raw_shape(samples)[0] == channels else Recoloured(samples, channels)
+
+
 def subset(samples: Samples, indices: Indices) -> Samples:
     """The samples at these positions, in this order; negative positions and repeats as in numpy."""
     rows = _rows(indices).numpy()
