@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 from scipy import stats
 
 from transfuse.core.types import EXACT_VIEW
-from transfuse.data.views import BatchViews, Draws, _mix
+from transfuse.data.views import BatchViews, Draws
+from transfuse.data.views.draws import _mix
 from transfuse.errors import DataError
 
 

@@ -16,7 +16,7 @@ _NOT_SOURCES = (
     *("picture_files", "samples", "splits", "statistics", "views"),
 )
 
-registry = Registry("transfuse.data", "data source", DataError, skip=_NOT_SOURCES)
+registry = Registry("transfuse.data", "data source", DataError, skip=_NOT_SOURCES, nested=False)
 
 
 def names() -> list[str]:
