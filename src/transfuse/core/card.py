@@ -6,6 +6,7 @@ from typing import Literal
 Need = Literal[
     "labels",
     "student.features",
+    "student.head",
     "hard_labels",
     "teacher.logits",
     "teacher.logits.dense",
@@ -14,6 +15,7 @@ Need = Literal[
     "teacher.batchnorm",
     "sample_ids",
     "two_views",
+    "rotations",
     "domains",
     "peers",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,10 +18,16 @@ class Objective(Protocol):
     What else it may define is called once, in this order, before the optimiser is made and before a checkpoint is loaded:
 
     - `set_outputs(outputs: int)`: how many numbers the student predicts, for discriminators and heads that are sized by it;
+    - `meet(student: Ending, teacher: Ending)`: how both networks end (`core.heads`), for objectives that need the teacher's last layer;
     - `build(student_shapes, teacher_shapes)`: shapes of the tapped features by path, from a dry forward;
     - `watch(parameters: Mapping[str, Tensor], new: Collection[str])`: the student's named parameters as training finds them, and which
       of them start anew (a fresh head). Objectives at `parameters` level keep copies of the starting values as buffers and are handed the
-      live parameters in every step (`Step.parameters`), so the student never becomes their submodule.
+      live parameters in every step (`Step.parameters`), so the student never becomes their submodule;
+    - `export(student) -> nn.Module`: the network that is trained, evaluated and shipped in the student's place, made with `core.grafts`;
+    - `probe(student: Trial, teacher: Trial | None)`: a look at labelled training samples, for what is measured once and kept in buffers;
+      not called where training goes on from a checkpoint.
+
+    An objective that is trained in stages says so with `stages()`, and prepares its own parts with `prepare(step)`: see `core.stages`.
     """
 
     def forward(self, step: Step) -> Tensor:
@@ -96,7 +102,11 @@ class Loader(Protocol):
 
 
 class Stepper(Protocol):
-    """What a training step computes; the loop alone does backward, clipping and the optimiser step."""
+    """What a training step computes; the loop alone does backward, clipping and the optimiser step.
+
+    A stepper with a method `combine(gradients: [terms, parameters]) -> [parameters]` is given the gradient of every weighted term, summed
+    over micro-batches and ranks, as flat rows in the order of `trained().parameters()`; what it returns is the step's gradient.
+    """
 
     def trained(self) -> nn.Module:
         """All that the optimiser, clipping, DDP and the checkpoint must hold: student and objectives."""
@@ -104,6 +114,14 @@ class Stepper(Protocol):
 
     def phases(self) -> list[str]:
         """The alternating phases of one step; most have one."""
+        ...
+
+    def trains(self, phase: str) -> Collection[nn.Parameter] | None:
+        """The parameters that a phase changes; None: all that `trained` holds."""
+        ...
+
+    def clipped(self) -> list[list[nn.Module]]:
+        """Groups of modules, each of which is clipped by the norm of its own gradient; most have one."""
         ...
 
     def defined(self, batch: Batch) -> dict[str, Tensor | None]:

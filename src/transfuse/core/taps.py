@@ -177,7 +177,7 @@ def _tried(module: nn.Module, taps: Sequence[Tap], example: Tensor) -> tuple[lis
 
         return hook
 
-    with _undisturbed(module), _attached(module, taps, found), ExitStack() as hooks:
+    with undisturbed(module), _attached(module, taps, found), ExitStack() as hooks:
         for tap in taps:
             target = module.get_submodule(tap.module)
             attach = target.register_forward_pre_hook if tap.input else target.register_forward_hook
@@ -207,7 +207,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _undisturbed(module: nn.Module) -> Iterator[None]:
+def undisturbed(module: nn.Module) -> Iterator[None]:
     """No gradient, eval mode inside, and every module's own mode again afterwards."""
     modes = {layer: layer.training for layer in module.modules()}
     try:
@@ -221,7 +221,7 @@ def _undisturbed(module: nn.Module) -> Iterator[None]:
 
 def _require_module(module: nn.Module, tap: Tap) -> None:
     known = [path for path, _ in module.named_modules() if path]
-    if tap.module in known:
+    if tap.module in known or _reached(module, tap.module):
         return
     near = difflib.get_close_matches(tap.module, known, n=5, cutoff=0.5)
     if not near:  # what lies beneath the part of the path that is right, or at the top
@@ -231,6 +231,14 @@ def _require_module(module: nn.Module, tap: Tap) -> None:
         near = [f"{parent}.{name}" if parent else name for name, _ in module.get_submodule(parent).named_children()]
     what = f"{type(module).__name__} has no module '{tap.module}'{did_you_mean(tap.module, known)}"
     raise ModelError(what, fix=f"near it: {', '.join(near[:8])}; `transfuse taps MODEL` prints all")
+
+
+def _reached(module: nn.Module, path: str) -> bool:
+    """Whether the path works although no module is registered under it: a wrapper may lead on to what is inside."""
+    try:
+        return bool(path) and isinstance(module.get_submodule(path), nn.Module)
+    except AttributeError:
+        return False
 
 
 def _observed(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...] | None]:
@@ -246,7 +254,7 @@ def _observed(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...] |
 
         return hook
 
-    with _undisturbed(module), ExitStack() as hooks:
+    with undisturbed(module), ExitStack() as hooks:
         for path, layer in module.named_modules():
             hooks.callback(layer.register_forward_hook(note(path)).remove)
         module(example)

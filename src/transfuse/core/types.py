@@ -80,7 +80,7 @@ class Step:
         progress: fraction of training done, 0 to 1.
         second: the same samples in another view, row by row, with the signals of student and teachers on it; given only to objectives whose
             card needs `two_views`.
-        parameters: the student's parameters by name; given only to objectives whose card's level is `parameters` or that need `student.head`.
+        parameters: the student's parameters by name; given only to objectives at level `parameters` or that need `student.head`.
         peers: signals of the networks that learn beside this one, by name, without gradient; empty where none does.
         rotations: the same pictures turned by 90, 180 and 270 degrees, row by row, with the signals of student and teachers on them, from
             the same forward pass; given only to objectives whose card needs `rotations`.
@@ -355,6 +355,11 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict)
     note: str = ""  # something that the user should be told now
     stage: str = ""  # of a training in several stages; empty in the last one
+
+    @property
+    def title(self) -> str:
+        """The training and, where it has several, the stage."""
+        return f"{self.name} ({self.stage})" if self.stage else self.name
 
 
 def float_labels(labels: Tensor) -> bool:

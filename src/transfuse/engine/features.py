@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.core import taps
+from transfuse.core.grafts import grafted_tap, grafts_of, original_tap, regraft
+from transfuse.core.heads import read_ending
 from transfuse.core.seeds import derive
 from transfuse.core.taps import AUTO, Taps
 from transfuse.core.types import WeightedObjective
@@ -39,13 +42,12 @@ def connect(
         seed: of the bridges' initial weights.
 
     Raises:
-        ModelError: an unknown path, or features that can't be compared; the place is the objective's.
+        ModelError: an unknown path, features that can't be compared, or a head that can't be found; the place is the objective's.
         RecipeError: a feature objective with no teacher or with several.
     """
     connected, notes = [], []
     module, sample = student
-    with torch.no_grad():
-        outputs = unwrapped_outputs(module, sample)
+    outputs = unwrapped_outputs(module, sample)
     for weighted in objectives:
         if hasattr(weighted.objective, "set_outputs"):
             weighted.objective.set_outputs(outputs)  # type: ignore[operator]
@@ -62,17 +64,59 @@ def connect(
     return connected, notes
 
 
+def shipped(objectives: Sequence[WeightedObjective], student: Network) -> tuple[list[WeightedObjective], nn.Module]:
+    """The network that is trained, evaluated and shipped, which is more than the student where an objective's `export` says so.
+
+    Call it once, after `connect`. Other objectives go on tapping the features that they tapped; the one that exports reads what its own
+    layers make of its feature.
+
+    Args:
+        objectives: connected.
+        student: with one sample; may be changed in place.
+
+    Raises:
+        RecipeError: two objectives that each want to ship a network of their own.
+        ModelError: the network can't be run, or not be opened again from its file.
+    """
+    module, sample = student
+    exporting = [weighted for weighted in objectives if hasattr(weighted.objective, "export")]
+    if not exporting:
+        return list(objectives), module
+    if len(exporting) > 1:
+        names = " and ".join(weighted.name for weighted in exporting)
+        raise RecipeError(f"{names} each ship a network of their own, and a run ships one", where="objectives", fix="keep one of them")
+    name, plain, known = exporting[0].name, copy.deepcopy(module), len(grafts_of(module))
+    outputs = unwrapped_outputs(module, sample)
+    network: nn.Module = exporting[0].objective.export(module)  # type: ignore[operator]
+    records = grafts_of(network)[known:]
+    regraft(plain, records)
+    if plain.state_dict().keys() != network.state_dict().keys():
+        what = "what it exports is not the student with `core.grafts` in it, so it could not be opened from its file"
+        raise ModelError(what, where=f"objectives.{name}", fix="make it with transfuse.core.grafts.graft")
+    try:
+        found = unwrapped_outputs(network, sample)
+    except RuntimeError as error:
+        raise ModelError(f"the network that it exports can't run: {error}", where=f"objectives.{name}") from error
+    if found != outputs:
+        raise ModelError(f"the network that it exports has {found} outputs, the student {outputs}", where=f"objectives.{name}")
+    moved = []
+    for weighted in objectives:
+        move = grafted_tap if weighted is exporting[0] else original_tap
+        moved.append(replace(weighted, student_taps=tuple(move(path, records) for path in weighted.student_taps)))
+        if hasattr(weighted.objective, "watch"):
+            weighted.objective.watch(dict(network.named_parameters()), set())  # type: ignore[operator]
+    return moved, network
+
+
 def unwrapped_outputs(module: nn.Module, sample: Tensor) -> int:
     """How many numbers a network predicts per sample."""
-    was_training = module.training
-    outputs = module.eval()(sample).shape[-1]
-    module.train(was_training)
-    return outputs
+    with taps.undisturbed(module):
+        return module(sample).shape[-1]
 
 
 def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int) -> tuple[WeightedObjective, str]:
     student_paths, teacher_paths = _paths(student, weighted.student_taps, "student"), []
-    teacher_shapes = {}
+    teacher_shapes, teacher = {}, None
     if "teacher.features" in weighted.card.needs or weighted.teacher_taps:
         teacher = _only_teacher(weighted, teachers)
         teacher_paths = _paths(teacher, weighted.teacher_taps, "teacher")
@@ -80,9 +124,14 @@ def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[st
             student_paths, teacher_paths = taps.paired(student_paths, teacher_paths)
         teacher_shapes = Taps(teacher[0], teacher_paths, teacher[1]).shapes
         compared = ", ".join(f"{one} with {other}" for one, other in zip(student_paths, teacher_paths, strict=False))
-        note = f"{weighted.name} compares {compared}; teacher '{weighted.teachers[0]}' runs live, since only logits are remembered"
+        note = f"{weighted.name} compares {compared}"
     else:
         note = f"{weighted.name} looks at {', '.join(student_paths)}"
+    if hasattr(weighted.objective, "meet"):
+        seen = [student, teacher or _only_teacher(weighted, teachers)]
+        read = [Taps(module, paths, example) for (module, example), paths in zip(seen, (student_paths, teacher_paths), strict=True)]
+        endings = [read_ending(module, example, looking) for (module, example), looking in zip(seen, read, strict=True)]
+        weighted.objective.meet(*endings)  # type: ignore[operator]
     if hasattr(weighted.objective, "build"):
         shapes = Taps(student[0], student_paths, student[1]).shapes
         with torch.random.fork_rng(devices=[]):

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from transfuse import models
 from transfuse.core import seeds
+from transfuse.core.grafts import grafts_of, regraft
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
 from transfuse.errors import ModelError, RunError
 from transfuse.models.classes import SelectedOutputs
+from transfuse.models.saving import read_sidecar
 from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.blocks import ModelBlock
 
@@ -170,6 +172,9 @@ def restore(model: Model, path: Path) -> Model:
     """
     network = model.network.network if isinstance(model.network, SelectedOutputs) else model.network
     try:
+        sidecar = read_sidecar(path)
+        if sidecar is not None and not grafts_of(network):
+            regraft(network, sidecar.grafts)
         load_into(network, read_state(path, trusted=False), str(path))
     except ModelError as error:
         raise RunError(error.what, where=str(path), fix=f"delete {path.name} and resume: that network is then trained again") from error

@@ -10,7 +10,7 @@ from torch import nn
 from transfuse import objectives
 from transfuse.core.card import Card
 from transfuse.core.types import DataSet, Model, WeightedObjective
-from transfuse.engine.features import connect
+from transfuse.engine.features import connect, shipped
 from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
 from transfuse.jobs.networks import device_of, example
@@ -50,12 +50,17 @@ def connected(
 ) -> tuple[list[WeightedObjective], list[str]]:
     """Objectives that know their taps and have their bridges, and notes on what `auto` found.
 
+    Where an objective ships more than the student, the student's network becomes what is shipped; its teacher's head included.
+
     Raises:
         TransfuseError: a path that isn't there, or features that can't be compared.
     """
     known = {name: model for name, model in teachers.items() if model.module is not None}
     networks = {name: (model.network, example(model, data).to(device_of(model.network))) for name, model in known.items()}
-    return connect(objectives, (student.network, example(student, data).to(device_of(student.network))), networks, seed)
+    sample = example(student, data).to(device_of(student.network))
+    objectives, notes = connect(objectives, (student.network, sample), networks, seed)
+    objectives, student.module = shipped(objectives, (student.network, sample))
+    return objectives, notes
 
 
 def card_of(objective: nn.Module) -> Card:

@@ -37,7 +37,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
         )
     selected = sidecar.select if request.outputs in (None, len(sidecar.select or ())) else None
     wanted = replace(request, options={**sidecar.options, **request.options}, outputs=None if selected else request.outputs)
-    model = rebuild(architecture, found, wanted, str(path))
+    model = rebuild(architecture, found, wanted, str(path), sidecar.grafts)
     if selected:
         model.module = SelectedOutputs(model.network, selected)
     model.source = f"file:{name}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
+from transfuse.core.grafts import regraft
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import open_model
@@ -13,10 +16,11 @@ from transfuse.models.surgery import find_head, replace_head
 from transfuse.models.weights import fit_names, load_into
 
 
-def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, where: str) -> Model:
+def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, where: str, grafts: Sequence[dict[str, Any]] = ()) -> Model:
     """A network of the architecture with the weights; its outputs and input channels are the file's.
 
-    Where the request wants another number of outputs than the file has, the last layer is replaced, and a note says so.
+    Layers that were put into it (`core.grafts`) are put in again. Where the request wants another number of outputs than the file has, the
+    last layer is replaced, and a note says so.
 
     Raises:
         ModelError: unknown architecture, or weights that don't fit it.
@@ -37,6 +41,7 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     said = _said_by_file(model, state, plain)
     if said is not None:
         model = open_model(architecture, said)
+    regraft(model.network, grafts)
     load_into(model.network, state, where)
     model.pretrained = True
     outputs = model.options["outputs"]

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save
 
 from transfuse.core.atomic import replacing
+from transfuse.core.grafts import grafts_of
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import Model, Target
 from transfuse.errors import ModelError
@@ -22,7 +23,8 @@ FORMAT = 1
 
 @dataclass
 class Sidecar:
-    """What the .json says; `select` are the chosen outputs of the stored network, where it has more than the model."""
+    """What the .json says; `select` are the chosen outputs of the stored network, where it has more than the model, and `grafts` the
+    layers that it has beside its architecture's."""
 
     source: str = ""
     architecture: str | None = None
@@ -31,6 +33,7 @@ class Sidecar:
     classes: list[str] | None = None
     target: Target | None = None
     select: list[int] | None = None
+    grafts: list[dict[str, Any]] = field(default_factory=list)
 
 
 @contextmanager
@@ -71,6 +74,7 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
         "classes": model.classes,
         "target": None if model.target is None else asdict(model.target),
         "select": select,
+        "grafts": grafts_of(network),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     if facts.keys() & extra.keys():
@@ -105,6 +109,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
             classes=facts.get("classes"),
             target=Target(**facts["target"]) if facts.get("target") else None,
             select=facts.get("select"),
+            grafts=facts.get("grafts") or [],
         )
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ModelError(f"can't be read: {error}", str(place), "write it again, or delete it and say architecture: …") from error

@@ -239,6 +239,8 @@ def check_needs(case: Case) -> None:
         lean = replace(lean, batch=replace(lean.batch, ids=torch.zeros_like(lean.batch.ids)))
     if "two_views" not in needs:
         lean = replace(lean, second=None)
+    if lean.parameters and case.card.level != "parameters" and "student.head" not in needs:
+        lean = replace(lean, parameters={})
     if lean is step:
         return
     try:

@@ -1,0 +1,111 @@
+"""Grafts: layers put into a network, described so that a .json can tell how a shipped network differs from its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import nn
+
+from transfuse.core.taps import Tap
+from transfuse.errors import ModelError
+
+Place = Literal["before", "after", "instead"]
+# layer -> the constructor's arguments that make it again; what isn't listed here can't be told by a .json
+_TOLD: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.BatchNorm2d: ("num_features",),
+    nn.BatchNorm1d: ("num_features",),
+    nn.ReLU: (),
+    nn.AdaptiveAvgPool2d: ("output_size",),
+}
+_RECORD = "grafts"  # attribute of a network that has some
+
+
+def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Module]) -> None:
+    """Puts layers into a network, in place: before or after the module at a path, or instead of it.
+
+    The module's own path becomes PATH.1 (before) or PATH.0 (after); the layers lie beside it. The network remembers what was done.
+
+    Raises:
+        ModelError: there is no such module, or the path is the network itself.
+        TypeError: a layer that can't be described.
+    """
+    record = {"path": path, "place": place, "layers": [_described(layer) for layer in layers]}
+    if not path:
+        raise ModelError(f"{type(network).__name__} is a single layer, so nothing can be put into it")
+    parent, _, name = path.rpartition(".")
+    try:
+        holder, module = network.get_submodule(parent), network.get_submodule(path)
+    except AttributeError as error:
+        raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
+    grown = nn.Sequential(*layers)
+    setattr(holder, name, {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown}[place])
+    setattr(network, _RECORD, [*grafts_of(network), record])
+
+
+def grafts_of(network: nn.Module) -> list[dict[str, Any]]:
+    """What was put into a network, in order, as a .json holds it; empty for most."""
+    found = vars(network).get(_RECORD, [])
+    return list(found)
+
+
+def regraft(network: nn.Module, records: Sequence[dict[str, Any]]) -> None:
+    """Does the same to a fresh network of the same architecture; the layers' weights come from elsewhere.
+
+    Raises:
+        ModelError: a record that says something else than a graft, or doesn't fit.
+    """
+    for record in records:
+        try:
+            layers = [_made(*told) for told in record["layers"]]
+            place: Place = record["place"]
+            if place not in ("before", "after", "instead"):
+                raise ValueError(f"no place '{place}'")
+            graft(network, record["path"], place, layers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"can't put {record!r} into {type(network).__name__}: {error}") from error
+
+
+def original_tap(path: str, records: Sequence[dict[str, Any]]) -> str:
+    """Where a feature is read after grafts that was read at `path` before: the same feature, not what a graft makes of it."""
+    return _moved(path, records, through=False)
+
+
+def grafted_tap(path: str, records: Sequence[dict[str, Any]]) -> str:
+    """Where a feature is read that a graft at `path` makes of the one that was read there."""
+    return _moved(path, records, through=True)
+
+
+def _moved(path: str, records: Sequence[dict[str, Any]], through: bool) -> str:
+    tap = Tap.parse(path)
+    for record in records:
+        place, at = record["place"], record["path"]
+        if place == "instead":
+            continue
+        inside = tap.module == at or tap.module.startswith(f"{at}.")
+        read_by_graft = tap.module == at and tap.input == (place == "before")
+        if inside and read_by_graft and through:  # the graft's own output: what the pair gives, or what the module behind it gets
+            tap = replace(tap, module=f"{at}.1" if place == "before" else at)
+        elif inside and not (place == "before" and tap.module == at and tap.input):
+            tap = replace(tap, module=f"{at}.{1 if place == 'before' else 0}{tap.module[len(at) :]}")
+    return f"{tap.module}{f'[{tap.item}]' if tap.item is not None else ''}{'@input' if tap.input else ''}"
+
+
+def _described(layer: nn.Module) -> list[Any]:
+    if type(layer) not in _TOLD:
+        known = ", ".join(kind.__name__ for kind in _TOLD)
+        raise TypeError(f"{type(layer).__name__} can't be put into a network that is opened again from its file; known: {known}")
+    told: dict[str, Any] = {name: getattr(layer, name) for name in _TOLD[type(layer)]}
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        told["bias"] = layer.bias is not None
+    return [type(layer).__name__, {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}]
+
+
+def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
+    kinds = {kind.__name__: kind for kind in _TOLD}
+    if name not in kinds:
+        raise ValueError(f"no layer '{name}'; known: {', '.join(kinds)}")
+    return kinds[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})

@@ -1,0 +1,125 @@
+"""Reads how a network ends: the layer that makes its outputs, and what that layer is given."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transfuse.core.taps import Taps, undisturbed, unwrapped
+from transfuse.errors import ModelError
+
+CLOSE = 1e-3  # relative; between a network's outputs and what its last layer alone gives for the same features
+SAME = 1e-5  # relative; up to the order of a sum
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a network ends, as one forward pass shows it: outputs = inputs @ weight.T + bias.
+
+    Attributes:
+        path: of the last layer, a linear layer or a 1x1 convolution.
+        weight: float [outputs, width]; of a network that selects or rescales its outputs, after that.
+        bias: float [outputs].
+        inputs: float [batch, width], what the layer was given for the example; maps averaged over positions.
+        plain: whether the layer's outputs are the network's, unchanged.
+        features: tapped features of the same pass, by path.
+    """
+
+    path: str
+    weight: Float[Tensor, "outputs width"]
+    bias: Float[Tensor, "outputs"]
+    inputs: Float[Tensor, "batch width"]
+    plain: bool = True
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+def read_ending(module: nn.Module, example: Tensor, taps: Taps | None = None) -> Ending:
+    """How a network ends.
+
+    The last layer is the linear layer or 1x1 convolution that runs last. Whatever follows it (pooling, a choice of outputs, another
+    scaling) has to be linear: it is folded into weight and bias, and checked on the example.
+
+    Args:
+        module: the network; logits out.
+        example: inputs of one forward pass.
+        taps: read features in the same pass.
+
+    Raises:
+        ModelError: there is no such layer, or what follows it is not linear.
+    """
+    network = unwrapped(module)
+    with undisturbed(network):
+        path, given, made, outputs = _last(network, example)
+        layer: Any = network.get_submodule(path)
+        inputs = _pooled(given)
+        plain = _pooled(made).shape == outputs.shape and _close(_pooled(made), outputs, SAME)
+        if plain:
+            weight = layer.weight.detach().flatten(1).clone()
+            bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach().clone()
+        else:
+            weight, bias = _folded(network, layer, example, given)
+        expected = inputs @ weight.T + bias if weight.shape[1] == inputs.shape[1] else None
+        features = taps(example)[1] if taps is not None else {}
+    if expected is None or expected.shape != outputs.shape or not _close(expected, outputs):
+        what = f"what follows '{path}', the last layer of {type(network).__name__}, is not linear, so there is no head to be used elsewhere"
+        raise ModelError(what, fix="give a network whose last layer makes the logits, or use an objective that needs no head")
+    return Ending(path, weight, bias, inputs.detach(), plain, {name: feature.detach() for name, feature in features.items()})
+
+
+def require_in_front(ending: Ending, path: str, whose: str) -> None:
+    """
+    Raises:
+        ModelError: the tapped feature, averaged over positions, is not what the last layer is given.
+    """
+    feature = ending.features[path]
+    seen = feature.mean((2, 3)) if feature.ndim == 4 else feature.mean(1) if feature.ndim == 3 else feature
+    if seen.shape != ending.inputs.shape or not _close(seen.float(), ending.inputs.float()):
+        what = f"the {whose}'s '{path}', averaged over positions, is not what its last layer '{ending.path}' is given"
+        raise ModelError(what, fix=f"tap the last feature before that layer, or {whose}_tap: {ending.path}@input for its input itself")
+
+
+def _last(network: nn.Module, example: Tensor) -> tuple[str, Tensor, Tensor, Tensor]:
+    """Path, input and output of the layer that runs last, and the network's outputs."""
+    ran: list[tuple[str, Tensor, Tensor]] = []
+
+    def note(path: str) -> Any:
+        return lambda _module, given, made: ran.append((path, given[0], made))
+
+    with ExitStack() as hooks:
+        for path, layer in network.named_modules():
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1):
+                hooks.callback(layer.register_forward_hook(note(path)).remove)
+        outputs = network(example)
+    if not ran or not ran[-1][0]:
+        what = f"{type(network).__name__} has no linear layer or 1x1 convolution that makes its outputs"
+        raise ModelError(what, fix="use an objective that needs no head")
+    path, given, made = ran[-1]
+    return path, given, made, outputs
+
+
+def _pooled(values: Tensor) -> Tensor:
+    return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
+
+
+def _folded(network: nn.Module, layer: nn.Module, example: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the last layer and all that follows it, from what the network makes of 0 and of the unit vectors."""
+    width = given.shape[1]
+    units = torch.cat([given.new_zeros(1, width), torch.eye(width, dtype=given.dtype, device=given.device)])
+    shown = units.reshape(width + 1, width, *[1] * (given.ndim - 2))
+    hook = layer.register_forward_pre_hook(lambda _module, _given: (shown,))
+    try:
+        answers = network(example)
+    except RuntimeError as error:
+        raise ModelError(f"the last layer of {type(network).__name__} can't be read on its own: {str(error).splitlines()[0]}") from error
+    finally:
+        hook.remove()
+    return (answers[1:] - answers[0]).T.contiguous(), answers[0].clone()
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float = CLOSE) -> bool:
+    return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-6))
