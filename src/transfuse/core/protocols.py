@@ -24,8 +24,8 @@ class Objective(Protocol):
       of them start anew (a fresh head). Objectives at `parameters` level keep copies of the starting values as buffers and are handed the
       live parameters in every step (`Step.parameters`), so the student never becomes their submodule;
     - `export(student) -> nn.Module`: the network that is trained, evaluated and shipped in the student's place, made with `core.grafts`;
-    - `probe(student: Trial, teacher: Trial | None)`: a look at labelled training samples, for what is measured once and kept in buffers;
-      not called where training goes on from a checkpoint.
+    - `probe(student: Trial, teacher: Trial | None) -> str`: a look at labelled training samples, for what is measured once and kept in
+      buffers; says in words what was measured ("" for nothing). Not called where training goes on from a checkpoint.
 
     An objective that is trained in stages says so with `stages()`, and prepares its own parts with `prepare(step)`: see `core.stages`.
     """
@@ -79,6 +79,19 @@ class Teacher(Protocol):
         ...
 
 
+class Mixture(Protocol):
+    """What mixup and cutmix do to each view of a batch."""
+
+    @property
+    def partners(self) -> Tensor:
+        """int64 [batch]: positions in the pool of the samples that are mixed in."""
+        ...
+
+    def blend(self, own: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of the samples and of their partners -> mixed inputs, and float32 [batch]: the sample's own share of each."""
+        ...
+
+
 class Views(Protocol):
     """Augmentation as a pure function of (augment.seed, sample, view)."""
 
@@ -87,6 +100,10 @@ class Views(Protocol):
     def view_of_epoch(self, epoch: Tensor) -> Tensor: ...
 
     def apply(self, raw: Tensor, ids: Tensor, views: Tensor) -> Tensor: ...
+
+    def mixture(self, ids: Tensor, views: Tensor, pool_size: int) -> Mixture | None:
+        """Who is mixed with whom, after `apply`; None where nothing is mixed."""
+        ...
 
 
 class Loader(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from transfuse.core.protocols import Views
+from transfuse.core.protocols import Mixture, Views
 from transfuse.core.types import Batch, Samples, float_labels
 from transfuse.engine.order import Order
 
@@ -23,13 +23,85 @@ def is_labelled(labels: Tensor) -> Tensor:
 
 
 def in_second_view(loader: MemoryLoader | WorkerLoader, batch: Batch) -> Batch:
-    """The same samples in the view after theirs."""
+    """The same samples in the view after theirs, with its labels, which differ where views mix."""
     count = loader.views.views
     views = batch.views + 1 if count is None else (batch.views + 1) % count
-    return replace(batch, inputs=loader.fetch(batch.ids, views), views=views)
+    return replace(loader.batch(batch.ids, views), domains=batch.domains)
 
 
-class MemoryLoader:
+class _PoolLoader:
+    """What both loaders share: views, mixtures and labels of given samples, once their raw inputs are there.
+
+    Args:
+        samples: the training pool.
+        views: the augmentation.
+        order: which samples each step sees.
+        device: where views and labels are.
+        classes: how many there are; needed where views mix class numbers.
+    """
+
+    def __init__(self, samples: Samples, views: Views, order: Order, device: torch.device | str, classes: int | None):
+        self.samples, self.views, self.order, self.device, self.classes = samples, views, order, torch.device(device), classes
+        self._labels = samples.labels.to(self.device)
+        self._labelled = is_labelled(self._labels)
+
+    def _raw_of(self, ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
+        """Raw views of given samples."""
+        return self._seen(ids.to(self.device), views.to(self.device))[0]
+
+    def batch(self, ids: Tensor, views: Tensor, raw: Tensor | None = None) -> Batch:
+        """Given samples in given views; `raw` saves fetching them (those of `wanted`)."""
+        ids, views = ids.to(self.device), views.to(self.device)
+        inputs, mixture, share = self._seen(ids, views, raw)
+        labels, labelled, probabilities = self._labels[ids], self._labelled[ids], None
+        if mixture is not None and share is not None:
+            partners = mixture.partners
+            labelled = labelled & (self._labelled[partners] | (share == 1))
+            if float_labels(labels):
+                labels = mixed_values(labels, self._labels[partners], share)
+            else:
+                probabilities = mixed_classes(labels, self._labels[partners], share, self.classes)
+        return Batch(inputs, ids, views, labels, labelled, probabilities, self.order.domains(ids))
+
+    def wanted(self, ids: Tensor, views: Tensor) -> Tensor:
+        """The samples whose raw inputs a batch takes: its own, then the partners of those."""
+        mixture = self.views.mixture(ids, views, len(self.samples))
+        return ids if mixture is None else torch.cat([ids, mixture.partners])
+
+    def _seen(self, ids: Tensor, views: Tensor, raw: Tensor | None = None) -> tuple[Tensor, Mixture | None, Tensor | None]:
+        mixture = self.views.mixture(ids, views, len(self.samples))
+        if mixture is None:
+            return self.views.apply(self._raw_of(ids) if raw is None else raw, ids, views), None, None
+        both = torch.cat([ids, mixture.partners])
+        own, partners = self.views.apply(self._raw_of(both) if raw is None else raw, both, views.repeat(2)).chunk(2)
+        inputs, share = mixture.blend(own, partners)
+        return inputs, mixture, share
+
+
+def mixed_classes(labels: Tensor, partners: Tensor, share: Tensor, classes: int | None) -> Tensor:
+    """float32 [batch, classes]: `share` of each sample's class and the rest of its partner's; no probability for an unknown class.
+
+    Raises:
+        ValueError: nobody said how many classes there are.
+    """
+    if classes is None:
+        raise ValueError("views that mix class numbers need the number of classes")
+    probabilities = torch.zeros(len(labels), classes, device=labels.device)
+    for numbers, part in ((labels, share), (partners, 1 - share)):
+        probabilities.scatter_add_(1, numbers.clamp(min=0)[:, None], torch.where(numbers >= 0, part, 0.0)[:, None])
+    return probabilities
+
+
+def mixed_values(labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Multi-hot labels and regression targets: the same mean as of the inputs; unknown (NaN) where either is."""
+    share = share.to(labels.dtype).view(-1, *[1] * (labels.ndim - 1))
+    return torch.where(share == 1, labels, share * labels + (1 - share) * partners)
+
+
+class MemoryLoader(_PoolLoader):
     """Holds the whole raw pool on the device; views are made there, on whole batches.
 
     Args:
@@ -37,26 +109,21 @@ class MemoryLoader:
         views: the augmentation.
         order: which samples each step sees.
         device: where everything happens.
+        classes: how many there are; needed where views mix class numbers.
     """
 
-    def __init__(self, samples: Samples, views: Views, order: Order, device: torch.device | str = "cpu"):
-        self.samples, self.views, self.order, self.device = samples, views, order, torch.device(device)
+    def __init__(self, samples: Samples, views: Views, order: Order, device: torch.device | str = "cpu", classes: int | None = None):
+        super().__init__(samples, views, order, device, classes)
         self._raw = samples.raw(torch.arange(len(samples))).to(self.device)
-        self._labels = samples.labels.to(self.device)
-        self._labelled = is_labelled(self._labels)
 
-    def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
-        """Raw views of given samples."""
-        ids = ids.to(self.device)
-        return self.views.apply(self._raw[ids], ids, views.to(self.device))
+    def _raw_of(self, ids: Tensor) -> Tensor:
+        return self._raw[ids]
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start .. stop - 1."""
         for step in range(start, stop):
             ids, epochs = self.order.batch(step)
-            ids, views = ids.to(self.device), self.views.view_of_epoch(epochs).to(self.device)
-            domains = self.order.domains(ids)
-            yield Batch(self.fetch(ids, views), ids, views, self._labels[ids], self._labelled[ids], domains=domains)
+            yield self.batch(ids, self.views.view_of_epoch(epochs))
 
 
 class _Fetch(Dataset):
@@ -70,17 +137,19 @@ class _Fetch(Dataset):
 
 
 class _Requests:
-    def __init__(self, order: Order, start: int, stop: int):
-        self.order, self.start, self.stop = order, start, stop
+    def __init__(self, loader: WorkerLoader, start: int, stop: int):
+        self.loader, self.start, self.stop = loader, start, stop
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self.order.batch(step)[0] for step in range(self.start, self.stop))
+        for step in range(self.start, self.stop):
+            ids, epochs = self.loader.order.batch(step)
+            yield self.loader.wanted(ids, self.loader.views.view_of_epoch(epochs))
 
     def __len__(self) -> int:
         return self.stop - self.start
 
 
-class WorkerLoader:
+class WorkerLoader(_PoolLoader):
     """Decodes raw samples in worker processes, a few batches ahead; views are still made on whole batches on the device.
 
     Args:
@@ -89,38 +158,46 @@ class WorkerLoader:
         order: which samples each step sees.
         device: where views and labels go.
         workers: number of processes; 0 decodes in this one.
+        classes: how many there are; needed where views mix class numbers.
     """
 
-    def __init__(self, samples: Samples, views: Views, order: Order, device: torch.device | str = "cpu", workers: int = 0):
-        self.samples, self.views, self.order, self.workers = samples, views, order, workers
-        self.device = torch.device(device)
-        self._labelled = is_labelled(samples.labels)
+    def __init__(
+        self,
+        samples: Samples,
+        views: Views,
+        order: Order,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        classes: int | None = None,
+    ):
+        super().__init__(samples, views, order, device, classes)
+        self.workers = workers
 
-    def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
-        """Raw views of given samples."""
-        raw = self.samples.raw(ids.cpu()).to(self.device)
-        return self.views.apply(raw, ids.to(self.device), views.to(self.device))
+    def _raw_of(self, ids: Tensor) -> Tensor:
+        return self.samples.raw(ids.cpu()).to(self.device)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start .. stop - 1."""
-        requests = _Requests(self.order, start, stop)
+        requests = _Requests(self, start, stop)
         raws = DataLoader(_Fetch(self.samples), batch_size=None, sampler=requests, num_workers=self.workers)  # type: ignore[arg-type]
         for step, raw in zip(range(start, stop), raws, strict=True):
             ids, epochs = self.order.batch(step)
-            views = self.views.view_of_epoch(epochs).to(self.device)
-            labels, labelled = self.samples.labels[ids].to(self.device), self._labelled[ids].to(self.device)
-            ids = ids.to(self.device)
-            inputs = self.views.apply(raw.to(self.device, non_blocking=True), ids, views)
-            yield Batch(inputs, ids, views, labels, labelled, domains=self.order.domains(ids))
+            yield self.batch(ids, self.views.view_of_epoch(epochs), raw.to(self.device, non_blocking=True))
 
 
 def build_loader(
-    samples: Samples, views: Views, order: Order, device: torch.device | str, kind: str, workers: int = 0
+    samples: Samples,
+    views: Views,
+    order: Order,
+    device: torch.device | str,
+    kind: str,
+    workers: int = 0,
+    classes: int | None = None,
 ) -> MemoryLoader | WorkerLoader:
     """The loader that the resolved recipe names: "memory" or "workers"."""
     if kind == "memory":
-        return MemoryLoader(samples, views, order, device)
-    return WorkerLoader(samples, views, order, device, workers)
+        return MemoryLoader(samples, views, order, device, classes)
+    return WorkerLoader(samples, views, order, device, workers, classes)
 
 
 def free_memory_bytes() -> int:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from transfuse.core.types import EXACT_VIEW
+from transfuse.data.views.colour import Colour
 from transfuse.data.views.draws import Draws
+from transfuse.data.views.erasing import Erasing
+from transfuse.data.views.mixing import Mixed, Mixing
 from transfuse.data.views.placement import crop_and_flip
+from transfuse.data.views.randaugment import RandAugment
 from transfuse.errors import DataError
 
 VERSION = 1  # raised when a change here gives other bytes for the same (seed, sample, view): teachers' cached answers are then stale
+EIGHT_BIT = (Colour, RandAugment, Erasing)  # defined on 8-bit grey or RGB pictures only
+
+
+class Operation(Protocol):
+    """A frozen dataclass whose fields say all that its results depend on, beside pictures and draws."""
+
+    def __call__(self, pictures: Tensor, draws: Draws) -> Tensor: ...
 
 
 class BatchViews:
@@ -23,10 +36,21 @@ class BatchViews:
         seed: augment.seed.
         crop: pixels of reflected padding for random crops; 0 for none.
         flip: mirror left-right half of the time.
+        operations: what comes after cropping and mirroring, in this order.
+        mix: mixup and cutmix, which come last and need the pool.
     """
 
-    def __init__(self, views: int | None, seed: int, crop: int = 0, flip: bool = False):
+    def __init__(
+        self,
+        views: int | None,
+        seed: int,
+        crop: int = 0,
+        flip: bool = False,
+        operations: Sequence[Operation] = (),
+        mix: Mixing | None = None,
+    ):
         self.views, self.seed, self.crop, self.flip = views, seed, crop, flip
+        self.operations, self.mix = tuple(operations), mix
 
     def view_of_epoch(self, epoch: Tensor) -> Tensor:
         """int64, of epoch's shape."""
@@ -36,19 +60,42 @@ class BatchViews:
         """Raw [batch, channels, height, width] of any type -> the same; EXACT_VIEW's samples and what is no picture stay as they are.
 
         Raises:
-            DataError: the padding is not smaller than the pictures.
+            DataError: the padding is not smaller than the pictures, or an operation does not fit them.
         """
-        if raw.ndim != 4 or not (self.crop or self.flip):
+        if raw.ndim != 4 or not (self.crop or self.flip or self.operations):
             return raw
+        self._refuse(raw)
+        ids, views = ids.to(raw.device), views.to(raw.device)
+        draws = Draws(self.seed, ids, views)
+        changed = crop_and_flip(raw, draws, self.crop, self.flip) if self.crop or self.flip else raw
+        for operation in self.operations:
+            changed = operation(changed, draws)
+        return torch.where((views == EXACT_VIEW)[:, None, None, None], raw, changed)
+
+    def mixture(self, ids: Tensor, views: Tensor, pool_size: int) -> Mixed | None:
+        """Who is mixed with whom; None where nothing is mixed."""
+        return self.mix.of(Draws(self.seed, ids, views), pool_size) if self.mix is not None else None
+
+    def _refuse(self, raw: Tensor) -> None:
         if self.crop >= min(raw.shape[2:]):
             size = f"{raw.shape[2]}x{raw.shape[3]}"
             raise DataError(f"{self.crop} pixels can't be reflected in pictures of {size}", where="augment.crop", fix="make crop smaller")
-        ids, views = ids.to(raw.device), views.to(raw.device)
-        changed = crop_and_flip(raw, Draws(self.seed, ids, views), self.crop, self.flip)
-        return torch.where((views == EXACT_VIEW)[:, None, None, None], raw, changed)
+        eight_bit = [operation for operation in self.operations if isinstance(operation, EIGHT_BIT)]
+        if eight_bit and (raw.dtype != torch.uint8 or raw.shape[1] not in (1, 3)):
+            kind = f"{raw.shape[1]} channels of {str(raw.dtype).removeprefix('torch.')}"
+            raise DataError(
+                f"is defined for 8-bit grey or RGB pictures, and these have {kind}",
+                where=f"augment.{type(eight_bit[0]).__name__.lower()}",
+                fix="leave it out, or give 8-bit pictures",
+            )
 
     def spec(self) -> dict[str, Any]:
         """What the bytes of view v depend on, for keys of caches; not how many views there are, so that a cache can grow."""
-        if not (self.crop or self.flip):
+        if not (self.crop or self.flip or self.operations or self.mix):
             return {"version": VERSION}
-        return {"version": VERSION, "seed": self.seed, "crop": self.crop, "flip": self.flip}
+        found: dict[str, Any] = {"version": VERSION, "seed": self.seed, "crop": self.crop, "flip": self.flip}
+        if self.operations:
+            found["operations"] = [{type(operation).__name__: asdict(operation)} for operation in self.operations]  # pyright: ignore[reportArgumentType]
+        if self.mix:
+            found["mix"] = asdict(self.mix)
+        return found

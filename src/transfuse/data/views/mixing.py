@@ -1,0 +1,123 @@
+"""Mixup and cutmix as functions of the view: which partner, how much of it, and where, are computed like any other draw.
+
+The view v of sample i is mixed with the view v of a partner j, a hash of (augment.seed, i, v) over the whole pool; so a mixed picture is
+the same in every batch, and a teacher's answer to it can be remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+from transfuse.core.types import EXACT_VIEW
+from transfuse.data.views.draws import Draws
+
+LEVELS = 4096  # shares that are told apart
+STEPS = 2**14  # of a share, so that float32 holds its product with a difference of 8-bit values exactly
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What a recipe's `mixup` and `cutmix` mean; where both are given each view draws one of them, as likely as the other.
+
+    Mixup: Zhang, Cisse, Dauphin, Lopez-Paz, 2018, ICLR, https://arxiv.org/abs/1710.09412. Cutmix: Yun, Han, Oh, Chun, Choe, Yoo, 2019,
+    ICCV, https://arxiv.org/abs/1905.04899. The own share is Beta(alpha, alpha): one of 4096 equally likely quantiles. The authors' code
+    draws one share per batch and takes partners from the batch; here every view has its own and partners come from the pool.
+
+    Args:
+        mixup: alpha, or None for no mixup.
+        mixup_probability: share of the views that drew mixup which are mixed.
+        cutmix: alpha, or None for no cutmix.
+        cutmix_probability: the same for cutmix.
+    """
+
+    mixup: float | None = None
+    mixup_probability: float = 1.0
+    cutmix: float | None = None
+    cutmix_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mixup is None and self.cutmix is None:
+            raise ValueError("neither mixup nor cutmix")
+
+    def of(self, draws: Draws, pool_size: int) -> Mixed:
+        """What happens to each view of a batch."""
+        if self.cutmix is None:
+            cuts = torch.zeros_like(draws.ids, dtype=torch.bool)
+        elif self.mixup is None:
+            cuts = torch.ones_like(draws.ids, dtype=torch.bool)
+        else:
+            cuts = draws.integers("mix.kind", 2).bool()
+        mixes = torch.where(
+            cuts, draws.happens("mix.happens", self.cutmix_probability), draws.happens("mix.happens", self.mixup_probability)
+        )
+        mixes = mixes & (draws.views != EXACT_VIEW)
+        level = draws.integers("mix.share", LEVELS)
+        share = torch.zeros(len(level), device=level.device)
+        for alpha, theirs in ((self.mixup, ~cuts), (self.cutmix, cuts)):
+            if alpha is not None:
+                share = torch.where(theirs, self._quantiles[alpha].to(level.device)[level], share)
+        return Mixed(draws.integers("mix.partner", pool_size), torch.where(mixes, share, 1.0), cuts & mixes, draws)
+
+    @cached_property
+    def _quantiles(self) -> dict[float, Tensor]:
+        return {alpha: quantiles(alpha) for alpha in (self.mixup, self.cutmix) if alpha is not None}
+
+
+def quantiles(alpha: float) -> Tensor:
+    """float32 [4096]: Beta(alpha, alpha) at the middles of 4096 equal parts of its probability, in multiples of 2^-14."""
+    middles = (np.arange(LEVELS) + 0.5) / LEVELS
+    return torch.from_numpy(np.round(special.betaincinv(alpha, alpha, middles) * STEPS) / STEPS).float()
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The mixture of each view of a batch; satisfies core.protocols.Mixture.
+
+    Attributes:
+        partners: int64 [batch], positions in the pool.
+        drawn: float32 [batch], the own share as drawn; 1 where nothing is mixed.
+        cuts: bool [batch], where a rectangle of the partner is put in rather than all of it faded in.
+        draws: of the batch, for the rectangles' places.
+    """
+
+    partners: Tensor
+    drawn: Tensor
+    cuts: Tensor
+    draws: Draws
+
+    def blend(self, own: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixed inputs, and float32 [batch]: the share of the sample itself in each, of the area where a rectangle was put in.
+
+        Args:
+            own: the views of the batch, pictures or columns.
+            partners: the same views of the partners.
+        """
+        share = self.drawn.view(-1, *[1] * (own.ndim - 1))
+        theirs, ours = partners.to(torch.float32), own.to(torch.float32)
+        faded = (ours - theirs).mul_(share).add_(theirs)
+        faded = faded.round_().to(own.dtype) if own.dtype == torch.uint8 else faded.to(own.dtype)
+        faded = torch.where(share == 1, own, faded)  # to the bit, also where the sum of floats would round
+        if own.ndim != 4:
+            return faded, self.drawn
+        inside = self._rectangles(*own.shape[2:])
+        area = inside.flatten(1).sum(1).float() / (own.shape[2] * own.shape[3])
+        put_in = torch.where(inside, partners, own)
+        cuts = self.cuts[:, None, None, None]
+        return torch.where(cuts, put_in, faded), torch.where(self.cuts, 1 - area, self.drawn)
+
+    def _rectangles(self, height: int, width: int) -> Tensor:
+        """bool [batch, 1, height, width]: of the picture's shape and 1 - share of its area, about a uniform pixel; cut off at the edges."""
+        half = 0.5 * (1 - self.drawn.double()).sqrt()
+        spans = []
+        for length, name in ((height, "mix.row"), (width, "mix.column")):
+            reach = (half * length).long()[:, None]
+            middle = self.draws.integers(name, length)[:, None]
+            places = torch.arange(length, device=middle.device)
+            spans.append((places >= middle - reach) & (places < middle + reach))
+        return spans[0][:, None, :, None] & spans[1][:, None, None, :]
