@@ -80,12 +80,31 @@ def _by(rows: Sequence[Mapping[str, Any]]) -> str:
     return "epoch" if rows and all(row.get("epoch") is not None for row in rows) else "step"
 
 
-def loss_plot(curve: Curve) -> Markup | None:
-    """The student's training loss and its terms as they were logged, before weighting."""
-    by = _by(curve.train)
+def _stages(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by the stage that they were logged in, in order; the last one has no name."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(str(row.get("stage") or ""), []).append(row)
+    return found
+
+
+def _broken(stages: Mapping[str, Sequence[Mapping[str, Any]]], by: str, value: Any) -> tuple[list[float], list[float]]:
+    """A line with a gap between stages, whose losses are different things."""
+    where: list[float] = []
+    values: list[float] = []
+    for rows in stages.values():
+        found = _points(rows, by, value)
+        gap = [float("nan")] if where and found[0] else []
+        where, values = where + gap + found[0], values + gap + found[1]
+    return where, values
+
+
+def loss_plot(curve: Curve, whose: str = "the student") -> Markup | None:
+    """A training loss and its terms as they were logged, before weighting; a dotted line where a stage ends."""
+    by, stages = _by(curve.train), _stages(curve.train)
     names = list(dict.fromkeys(name for row in curve.train for name in row.get("terms") or {}))
-    series = [("loss", _points(curve.train, by, lambda row: row.get("loss")))]
-    series += [(name, _points(curve.train, by, lambda row, name=name: (row.get("terms") or {}).get(name))) for name in names]
+    series = [("loss", _broken(stages, by, lambda row: row.get("loss")))]
+    series += [(name, _broken(stages, by, lambda row, name=name: (row.get("terms") or {}).get(name))) for name in names]
     series = [(name, points) for name, points in series if points[0]]
     if not series:
         return None
@@ -100,10 +119,16 @@ def loss_plot(curve: Curve) -> Markup | None:
     if positive and min(positive) * 50 < max(positive):
         axes.set_yscale("log")
         plain_numbers(axes.yaxis, np.log10(max(positive) / min(positive)))
+    for name, rows in list(stages.items())[:-1]:
+        end = max(_points(rows, by, lambda row: 0.0)[0], default=0.0)
+        axes.axvline(end, color=colour("muted"), linestyle=":", linewidth=1.2)
+        place = axes.get_xaxis_transform()  # data along, axes up
+        axes.text(end, 1.0, f"{name} alone ", transform=place, ha="right", va="bottom", fontsize=8, color=colour("muted"))
     axes.set_xlabel(by)
-    axes.set_ylabel("training loss of the student")
+    axes.set_ylabel(f"training loss of {whose}")
     legend(axes)
-    return svg(drawn, "Training loss of the student and its terms over time")
+    first = "".join(f"; {name} alone at first" for name in list(stages)[:-1])
+    return svg(drawn, f"Training loss of {whose} and its terms over time{first}")
 
 
 def validation_plot(curves: Mapping[str, Curve], name: str) -> Markup | None:
@@ -111,7 +136,7 @@ def validation_plot(curves: Mapping[str, Curve], name: str) -> Markup | None:
     factor = _scale(name)
     drawn, (axes,) = figure()
     logged = [row for curve in curves.values() for row in curve.val]
-    by, found = _by(logged), 0
+    by, shown = _by(logged), []
     order = ["student", "control", *[run for run in curves if run not in ("student", "control")]]
     for run in order:
         if run not in curves:
@@ -119,16 +144,16 @@ def validation_plot(curves: Mapping[str, Curve], name: str) -> Markup | None:
         where, values = _points(curves[run].val, by, lambda row: (row.get("metrics") or {}).get(name))
         if not where:
             continue
-        found += 1
         marker = MARKERS[role(run)] if len(where) <= 40 else None
         scaled = [factor * value for value in values]
         axes.plot(where, scaled, label=run, color=colour(role(run)), marker=marker, markersize=3.5, linewidth=1.5)
-    if not found:
+        shown.append(run)
+    if not shown:
         return None
     axes.set_xlabel(by)
     axes.set_ylabel(f"validation {_axis_title(name)}")
     legend(axes)
-    return svg(drawn, f"Validation {words.title(name)} over time for {', '.join(run for run in order if run in curves)}")
+    return svg(drawn, f"Validation {words.title(name)} over time for {', '.join(shown)}")
 
 
 def class_plot(rows: Sequence[ClassRow], measure: str) -> Markup:

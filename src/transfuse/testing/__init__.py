@@ -6,7 +6,7 @@ in which every parameter is filled by its name. What a reference can ask for:
 - `student_logits`, `teacher_logits` [batch, classes]; `teachers_logits`, a list, where there are several teachers;
   `peers_logits`, a list, of the networks that learn beside the student;
 - `student_features`, `teacher_features`: the tapped feature, or a list in the recipe's order where there are several;
-- the same of the second view with the prefix `second_`;
+- the same of the second view with the prefix `second_`, and of the turned pictures with `turned_90_`, `turned_180_` and `turned_270_`;
 - `labels`, `labelled`, `label_probabilities`, `ids`, `views`, `inputs` of the batch; `progress`;
 - `state`: the objective's own parameters and buffers by name (bridges' weights, a memory bank);
 - every constructor argument, defaults included.

@@ -228,8 +228,6 @@ def check_needs(case: Case) -> None:
         lean = replace(lean, batch=replace(lean.batch, labels=labels, labelled=torch.zeros_like(step.batch.labelled)))
     if not any(need.startswith("teacher.") for need in needs):
         lean = replace(lean, teachers={})
-    if "peers" not in needs:
-        lean = replace(lean, peers={})
     if not needs & {"teacher.logits", "teacher.logits.dense"}:
         blind = {name: replace(signals, logits=torch.full_like(signals.logits, float("nan"))) for name, signals in lean.teachers.items()}
         lean = replace(lean, teachers=blind)
@@ -237,12 +235,14 @@ def check_needs(case: Case) -> None:
         lean = replace(lean, teachers={name: replace(signals, features={}) for name, signals in lean.teachers.items()})
     if "sample_ids" not in needs:
         lean = replace(lean, batch=replace(lean.batch, ids=torch.zeros_like(lean.batch.ids)))
-    if "two_views" not in needs:
-        lean = replace(lean, second=None)
+    lean = replace(
+        lean,
+        peers=lean.peers if "peers" in needs else {},
+        second=lean.second if "two_views" in needs else None,
+        rotations=lean.rotations if "rotations" in needs else (),
+    )
     if lean.parameters and case.card.level != "parameters" and "student.head" not in needs:
         lean = replace(lean, parameters={})
-    if lean is step:
-        return
     try:
         problem = differs(run(objective, lean).values, before, 1e-12)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, StopIteration) as error:

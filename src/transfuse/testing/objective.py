@@ -103,4 +103,5 @@ def _step_by_card(card: Card, sizes: Sizes) -> Step:
         taps=int("teacher.features" in card.needs),
         two_views="two_views" in card.needs,
         peers=int("peers" in card.needs),
+        rotations="rotations" in card.needs,
     )

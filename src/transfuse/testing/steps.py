@@ -41,6 +41,7 @@ def example_step(
     taps: int = 0,
     two_views: bool = False,
     peers: int = 0,
+    rotations: bool = False,
 ) -> Step:
     """A step of independent normal float64 signals, every sample labelled.
 
@@ -51,6 +52,7 @@ def example_step(
         taps: features [batch, channels, height, width] per model, named "stage1", "stage2", ...
         two_views: also fill `Step.second` with other signals.
         peers: how many networks learn beside the student, named "peer1", "peer2", ...
+        rotations: also fill `Step.rotations` with other signals.
     """
     generator = torch.Generator().manual_seed(sizes.seed)
 
@@ -75,6 +77,9 @@ def example_step(
     ids, views = torch.randperm(10 * sizes.batch, generator=generator)[: sizes.batch], torch.zeros(sizes.batch, dtype=torch.int64)
     batch = Batch(normal(sizes.batch, 3, 8, 8), ids, views, labels, torch.ones(sizes.batch, dtype=torch.bool))
     step = view(batch)
+    if rotations:
+        turns = [replace(batch, inputs=torch.rot90(batch.inputs, turn, (2, 3))) for turn in (1, 2, 3)]
+        step = replace(step, rotations=tuple(view(turn) for turn in turns))
     return replace(step, second=view(replace(batch, views=views + 1))) if two_views else step
 
 
@@ -94,7 +99,8 @@ def map_tensors(value: Any, change: Callable[[str, Tensor], Any], path: str = ""
 
 def _owner(path: str) -> str:
     parts = path.split(".")
-    return parts[1] if parts[0] == "second" and len(parts) > 1 else parts[0]
+    inner = {"second": 1, "rotations": 2}.get(parts[0], 0)  # second.student.logits, rotations.0.student.logits
+    return parts[inner] if len(parts) > inner else parts[0]
 
 
 def is_student(path: str) -> bool:
@@ -138,9 +144,10 @@ def agreeing(step: Step) -> Step | None:
         return replace(one, student=student, teachers=dict.fromkeys(one.teachers, teacher), peers=dict.fromkeys(one.peers, teacher))
 
     agreed = agree(step)
-    if agreed is not None and step.second is not None:
-        return replace(agreed, second=agree(step.second))
-    return agreed
+    if agreed is None:
+        return None
+    rotations = tuple(turned for turned in map(agree, step.rotations) if turned is not None)
+    return replace(agreed, second=None if step.second is None else agree(step.second), rotations=rotations)
 
 
 def unlabelled(step: Step, rows: slice) -> Step:
@@ -149,7 +156,8 @@ def unlabelled(step: Step, rows: slice) -> Step:
     labels[rows] = float("nan") if labels.is_floating_point() else -1
     labelled[rows] = False
     second = None if step.second is None else unlabelled(step.second, rows)
-    return replace(step, batch=replace(step.batch, labels=labels, labelled=labelled), second=second)
+    rotations = tuple(unlabelled(turned, rows) for turned in step.rotations)
+    return replace(step, batch=replace(step.batch, labels=labels, labelled=labelled), second=second, rotations=rotations)
 
 
 def shift_student_logits(step: Step) -> Step:
@@ -179,7 +187,8 @@ def reverse_classes(step: Step) -> Step:
 def step_table(step: Step, objective: nn.Module) -> dict[str, Any]:
     """What functions and references can ask for by parameter name; see `transfuse.testing`."""
     table: dict[str, Any] = {}
-    for prefix, one in (("", step), ("second_", step.second)):
+    turns = {f"turned_{90 * (number + 1)}_": turned for number, turned in enumerate(step.rotations)}
+    for prefix, one in {"": step, "second_": step.second, **turns}.items():
         if one is None:
             continue
         teachers = list(one.teachers.values())
@@ -193,7 +202,7 @@ def step_table(step: Step, objective: nn.Module) -> dict[str, Any]:
     for field in fields(step.batch):
         table[field.name] = getattr(step.batch, field.name)
     for field in fields(step):
-        if field.name not in ("batch", "student", "teachers", "second", "peers"):
+        if field.name not in ("batch", "student", "teachers", "second", "peers", "rotations"):
             table[field.name] = getattr(step, field.name)
     table["state"] = dict([*objective.named_parameters(), *objective.named_buffers()])
     return table
