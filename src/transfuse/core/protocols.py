@@ -19,8 +19,8 @@ class Objective(Protocol):
 
     - `set_outputs(outputs: int)`: how many numbers the student predicts, for discriminators and heads that are sized by it;
     - `meet(student: Ending, teacher: Ending)`: how both networks end (`core.heads`), for objectives that need the teacher's last layer;
-    - `take_head(path: str, head: nn.Module)`: where the student's head is and a copy of it, for objectives with a second one; the layer that
-      runs last, or the one that the objective's `head` names. The objective then taps what the head is given;
+    - `take_head(path: str, head: nn.Module)`: where the student's head is and a copy of it, for objectives with a second one: the
+      layer that runs last, or the module that the objective's `head` names. The objective then taps what the head is given;
     - `build(student_shapes, teacher_shapes)`: shapes of the tapped features by path, from a dry forward;
     - `watch(parameters: Mapping[str, Tensor], new: Collection[str])`: the student's named parameters as training finds them, and which
       of them start anew (a fresh head). Objectives at `parameters` level keep copies of the starting values as buffers and are handed the
@@ -30,7 +30,8 @@ class Objective(Protocol):
       buffers; says in words what was measured ("" for nothing). Not called where training goes on from a checkpoint.
 
     An objective whose method takes several updates per step says so with `turns() -> dict[str, Turn]`, by phase, and gives what its second
-    head says with `second_logits(step)`: see `engine.steppers.alternating`. One that is trained in stages says so with `stages()`, and prepares its own parts with `prepare(step)`: see `core.stages`.
+    head says with `second_logits(step)`: see `engine.steppers.alternating`. One that is trained in stages says so with `stages()`, and
+    prepares its own parts with `prepare(step)`: see `core.stages`.
     """
 
     def forward(self, step: Step) -> Tensor:

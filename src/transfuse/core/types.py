@@ -134,13 +134,30 @@ class Trial:
 
     Attributes:
         network: in eval mode.
+        task: what the outputs mean.
         batches: up to so many samples -> (inputs as the network takes them, labels), along the exact path; the same ones each time.
         loss: (outputs, labels) -> the task's label loss per sample, float [batch].
     """
 
     network: nn.Module
+    task: TaskName
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     loss: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the updates of which a step is made where an objective alternates; see `core.protocols.Objective`.
+
+    Attributes:
+        sign: of the objective's own term: 1 lowers it, -1 raises it, 0 leaves it out.
+        others: which other terms take part.
+        trains: whose weights change: all, the student below its head, or the head together with the objective's own parts.
+    """
+
+    sign: int
+    others: Literal["all", "labels", "none"]
+    trains: Literal["all", "body", "heads"]
 
 
 @dataclass

@@ -7,7 +7,8 @@ import torch
 
 from tests.objectives.planting import assert_caught
 from tests.reference.delta import delta_reference
-from transfuse.objectives.weights.delta import DELTA, delta_loss
+from transfuse.core.types import Trial
+from transfuse.objectives.weights.delta import DELTA, delta_loss, loss_increases
 from transfuse.testing import QUICK, Particulars, build, check_objective, example_step
 
 
@@ -69,3 +70,48 @@ def test_a_norm_that_is_not_divided_by_the_pixels_is_caught():
         return by_function(self, step) * feature.shape[2] * feature.shape[3]
 
     assert_caught(DELTA, wrong, delta_reference)
+
+
+def test_measured_attention_is_the_growth_of_the_loss_without_each_channel():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network = torch.nn.Sequential(*network, torch.nn.Linear(3, 2)).eval()
+    inputs, labels = torch.randn(6, 1, 5, 5), torch.tensor([0, 1, 0, 1, 1, 0])
+
+    def batches(samples):
+        yield inputs[:4], labels[:4]
+        yield inputs[4:], labels[4:]
+
+    def loss(outputs, labels):
+        return torch.nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    trial = Trial(network, "classification", batches, loss)
+    objective = DELTA("paper", samples=6)
+    shapes = {"1": (1, 3, 3, 3)}
+    objective.build(shapes, shapes)
+    assert "3 channels" in objective.probe(trial, trial)
+    features = network[:2](inputs)
+    expected = []
+    for channel in range(3):
+        silenced = features.clone()
+        silenced[:, channel] = 0
+        expected.append(loss(network[2:](silenced), labels).mean() - loss(network(inputs), labels).mean())
+    torch.testing.assert_close(objective.get_buffer("attention_0"), 3 * torch.stack(expected).softmax(0).detach())
+    torch.testing.assert_close(loss_increases(trial, "2@input", 3, 6), torch.stack(expected).detach())
+
+
+def test_the_codes_attention_is_that_of_standardised_increases():
+    objective, increases = DELTA("code"), torch.tensor([0.0, 1e-4, 5e-4, 2e-4])
+    objective.build({"a": (2, 4, 1, 1)}, {"a": (2, 4, 1, 1)})
+    objective.attend([increases])
+    standard = (increases - increases.mean()) / increases.var(correction=0).sqrt()
+    torch.testing.assert_close(objective.get_buffer("attention_0"), 4 * (standard / 5).exp() / (standard / 5).exp().sum())
+
+
+def test_even_attention_asks_for_no_look_and_measured_attention_for_a_network():
+    table = Trial(torch.nn.Identity(), "classification", lambda samples: iter(()), torch.nn.functional.cross_entropy)
+    assert DELTA().probe(table, None) == ""
+    with pytest.raises(ValueError, match="teacher is none"):
+        DELTA("paper").probe(table, None)
+    with pytest.raises(ValueError, match="entry of several"):
+        DELTA("paper").build({"a[1]": (2, 4)}, {"a[1]": (2, 4)})

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
+from transfuse.objectives.weights._kept import forget, keep, kept
 
-PREFIX = "starting/"
+STARTING = "starting"
 CARD = Card(
     title="L2 to the starting point (L2-SP)",
     paper="Li, Grandvalet, Davoine, 2018, ICML",
@@ -71,12 +72,10 @@ class L2SP(nn.Module):
         unknown = sorted(set(new) - set(parameters))
         if unknown:
             raise ValueError(f"{unknown} are said to be new, and the student has no such parameters")
-        for name in self.names:
-            delattr(self, _buffer(name))
+        forget(self, STARTING, self.names)
         self.names = tuple(name for name in parameters if name not in set(new))
         self.new = tuple(name for name in parameters if name in set(new))
-        for name in self.names:
-            self.register_buffer(_buffer(name), parameters[name].detach().clone())
+        keep(self, STARTING, {name: parameters[name] for name in self.names})
 
     def forward(self, step: Step) -> Tensor:
         if not self.names and not self.new:
@@ -84,9 +83,4 @@ class L2SP(nn.Module):
         unknown = sorted(set(step.parameters) - {*self.names, *self.new})
         if unknown:
             raise ValueError(f"parameters {unknown} were not there when training started; call watch after changing the student")
-        starting = {name: getattr(self, _buffer(name)) for name in self.names}
-        return l2_sp_loss(step.parameters, starting, self.head)
-
-
-def _buffer(name: str) -> str:
-    return PREFIX + name.replace(".", "/")  # a buffer's name may hold no dot
+        return l2_sp_loss(step.parameters, kept(self, STARTING, self.names), self.head)
