@@ -25,6 +25,7 @@ class Live:
     data: Any = None
     student: nn.Module | None = None
     teachers: Mapping[str, nn.Module] = field(default_factory=dict)
+    peers: Mapping[str, nn.Module] = field(default_factory=dict)
     objectives: Mapping[str, nn.Module] = field(default_factory=dict)
 
 

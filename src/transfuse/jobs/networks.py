@@ -114,22 +114,28 @@ def request_for(block: ModelBlock, data: DataSet, seed: int, fresh: bool) -> Mod
     )
 
 
-def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None) -> Model:
-    """The student with its initial weights: the same bits for the same seed, so for the control too.
+def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None, peer: str | None = None) -> Model:
+    """The student (or a peer) with its initial weights: the same bits for the same seed, so for the control too.
 
     Raises:
         ModelError: unknown, or its outputs don't match the data.
     """
+    where = "student" if peer is None else f"peers.{peer}"
     if live is not None:
         model = models.open_model(copy.deepcopy(live), ModelRequest())
     else:
-        model = models.open_model(block.source, request_for(block, data, seeds.derive(seed, "init", "student"), fresh=True))
+        model = models.open_model(block.source, request_for(block, data, initial_seed(seed, peer), fresh=True))
     if model.table is not None:
-        raise ModelError(f"{model.source} is a table: it can't be trained", where="student", fix="use it as a teacher, or name a network")
+        raise ModelError(f"{model.source} is a table: it can't be trained", where, fix="use it as a teacher, or name a network")
     model.preprocess = preprocess_of(block, model, data)
     model.classes, model.target = list(data.classes) or None, data.target
-    check_outputs(model, data, "student")
+    check_outputs(model, data, where)
     return model
+
+
+def initial_seed(seed: int, peer: str | None = None) -> int:
+    """What the student's, or a peer's, untrained weights are drawn from: a seed for each, so that equal architectures begin differently."""
+    return seeds.derive(seed, "init", "student") if peer is None else seeds.derive(seed, "init", "peers", peer)
 
 
 def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None, trained_here: bool) -> Model:
