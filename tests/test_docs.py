@@ -38,7 +38,7 @@ def test_commands_in_the_docs_exist():
     verbs = set(main.list_commands(None))
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-            for verb in re.findall(r"(?:^|/)transfuse ([a-z]+)", block, re.M):
+            for verb in re.findall(r"(?:^|/)transfuse ([a-z-]+)", block, re.M):
                 assert verb in verbs, f"{page.name}: transfuse {verb}"
 
 

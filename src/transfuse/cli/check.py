@@ -18,10 +18,7 @@ def command(session: Session, recipe: str, overrides: tuple[str, ...]) -> None:
     """
     from transfuse.jobs import check
     from transfuse.recipe.load import dump, load
-    from transfuse.recipe.schema import DistillRecipe
 
-    loaded = load(recipe, overrides)
-    assert isinstance(loaded, DistillRecipe)
-    resolved, reasons = check.run(loaded, session.console)
+    resolved, reasons = check.run(load(recipe, overrides), session.console)
     session.console.write(dump(resolved, reasons).rstrip("\n"))
     session.console.say(f"{recipe} can be run")

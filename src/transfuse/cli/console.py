@@ -72,15 +72,15 @@ class Console:
 
     def progress(self, progress: Progress) -> None:
         """Where a training run stands: a bar on a terminal, else a line now and then."""
-        if progress.name != self._training:
+        if progress.title != self._training:
             self.close()
-            self._training, self._values, self._last_line = progress.name, {}, -PLAIN_EVERY
+            self._training, self._values, self._last_line = progress.title, {}, -PLAIN_EVERY
         self._values.update(progress.values)
         if self.err.isatty():
             self._draw(progress)
             return
         shown = [f"step {progress.step}/{progress.steps}", f"epoch {progress.epoch:.1f}", *_values_shown(self._values)]
-        line, now = f"{progress.name}: {', '.join(shown)}", self._clock()
+        line, now = f"{progress.title}: {', '.join(shown)}", self._clock()
         if progress.step >= progress.steps:
             self._last_word = line  # said when the training is over: the last validation comes after the last loss
         elif now - self._last_line >= PLAIN_EVERY:
@@ -91,7 +91,7 @@ class Console:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=progress.steps, desc=progress.name, file=self.err, dynamic_ncols=True, bar_format=_BAR, leave=True)
+            self._bar = tqdm(total=progress.steps, desc=progress.title, file=self.err, dynamic_ncols=True, bar_format=_BAR, leave=True)
         shown = _values_shown(self._values)
         while len(shown) > 1 and len(", ".join(shown)) > _columns() - _BAR_NEEDS:
             shown.pop()
@@ -111,13 +111,13 @@ class Console:
             self._bar = None
 
     def result(self, summary: Mapping[str, Any], path: Path) -> None:
-        """A finished run: the table of its models, and where the rest is."""
-        from transfuse.report.table import rows
-        from transfuse.report.words import verdict
+        """A finished run: the table of its models (of its runs, for a job of several), and where the rest is."""
+        from transfuse.report import series, table, words
 
         self.close()
-        self.table(rows(summary))
-        self.write(f"\n{verdict(summary).sentence}")
+        several = series.is_series(summary)
+        self.table(series.rows(summary) if several else table.rows(summary))
+        self.write(f"\n{(series if several else words).verdict(summary).sentence}")
         self.write(f"\nrun folder: {path}\nreport:     {Path(path) / 'report.html'}")
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -27,15 +27,17 @@ class Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         stems = (name[:-3] for name in os.listdir(HERE) if name.endswith(".py"))
-        return sorted(stem for stem in stems if stem not in NOT_VERBS)
+        return sorted(stem.replace("_", "-") for stem in stems if stem not in NOT_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        return importlib.import_module(f"transfuse.cli.{cmd_name}").command
+        return importlib.import_module(f"transfuse.cli.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+        if args and args[0].replace("_", "-") in self.list_commands(ctx):
+            args = [args[0].replace("_", "-"), *args[1:]]  # a job is called born_again in recipes
+        elif args and not args[0].startswith("-"):
             from transfuse.core.registry import did_you_mean
 
             verbs = self.list_commands(ctx)
@@ -49,7 +51,7 @@ class Verbs(click.Group):
 
 def first_line(verb: str) -> str:
     """A verb's line of help: the first line of its file, without importing it."""
-    with open(os.path.join(HERE, f"{verb}.py"), encoding="utf-8") as file:
+    with open(os.path.join(HERE, f"{verb.replace('-', '_')}.py"), encoding="utf-8") as file:
         return file.readline().strip().strip('"')
 
 

@@ -29,7 +29,7 @@ def command(context: click.Context, names: tuple[str, ...], source: str | None) 
         text = shipped.text(source)
     else:
         file = Path(names[1] if len(names) == 2 else f"{names[0]}.yaml")
-        text = template.write(names[0], str(file))
+        text = template.write(names[0].replace("-", "_"), str(file))
     try:
         with open(file, "x", encoding="utf-8") as opened:
             opened.write(text)

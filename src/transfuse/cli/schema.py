@@ -21,4 +21,4 @@ def command(session: Session, job: str) -> None:
 
     from transfuse.recipe.jsonschema import build
 
-    session.console.write(json.dumps(build(job), indent=2, ensure_ascii=False))
+    session.console.write(json.dumps(build(job.replace("-", "_")), indent=2, ensure_ascii=False))

@@ -46,19 +46,19 @@ class Session:
         Raises:
             RecipeError: several processes would each choose a run folder of their own.
         """
-        import importlib
         import os
         from pathlib import Path
 
         from transfuse.errors import RecipeError
         from transfuse.jobs.rundir import default_out
+        from transfuse.jobs.runner import runner_of
 
         if recipe.out is None:
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise RecipeError("several processes need one run folder", where="out", fix="name it: out=FOLDER")
             recipe = recipe.model_copy(update={"out": default_out(recipe.job)})
         self.folder = Path(str(recipe.out))
-        importlib.import_module(f"transfuse.jobs.{recipe.job}").run(recipe, self.console, text)
+        runner_of(recipe).run(recipe, self.console, text)
         self.close()
 
 

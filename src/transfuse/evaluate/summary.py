@@ -112,7 +112,7 @@ def transfer_summary(
     if not teachers:
         reasons |= dict.fromkeys(("agreement", "kl"), "there is no teacher")
     else:
-        together = _together(task, teachers)
+        together = mean_prediction(task, teachers)
         result |= agreement(student_outputs, together, task)
         if control_outputs is not None:
             result |= {f"control_{key}": value for key, value in agreement(control_outputs, together, task).items()}
@@ -143,9 +143,9 @@ def _gain(task: TaskName, student: Outcomes, control: Outcomes, seed: int) -> tu
     return found, {} if low_high else {"gain_interval": "undefined in too many resamples"}
 
 
-def _together(task: TaskName, teachers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Log of the mean probability over teachers (as logits for several labels), or the mean prediction; one teacher as it is."""
-    stacked = np.stack([columns(task, outputs).astype(np.float64) for outputs in teachers.values()])
+def mean_prediction(task: TaskName, models: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Log of the mean probability over models (as logits for several labels), or the mean prediction; one model as it is."""
+    stacked = np.stack([columns(task, outputs).astype(np.float64) for outputs in models.values()])
     if len(stacked) == 1 or task == "regression":
         return stacked.mean(0)
     if task == "multilabel":

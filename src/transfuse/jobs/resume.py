@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
+from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import load, values_of
-from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.schema import TaughtRecipe
 
 
 def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None = None) -> Run:
@@ -32,12 +32,12 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     recipe = load(context.rundir.resolved)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live) if isinstance(recipe, DistillRecipe) else []
+    missing = missing_live(recipe, context.live) if isinstance(recipe, TaughtRecipe) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
         raise RunError(f"the run was started with live objects: {', '.join(missing)}", where=str(path), fix=fix)
-    return importlib.import_module(f"transfuse.jobs.{recipe.job}").resume(context, recipe)
+    return runner_of(recipe).resume(context, recipe)
 
 
 def left_auto(values: Any, key: str = "") -> Iterator[str]:
@@ -53,7 +53,7 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def missing_live(recipe: DistillRecipe, live: Live) -> list[str]:
+def missing_live(recipe: TaughtRecipe, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
     missing = ["data"] if recipe.data.source.startswith("live") and live.data is None else []
     if recipe.student.source.startswith("live") and live.student is None:
@@ -63,6 +63,8 @@ def missing_live(recipe: DistillRecipe, live: Live) -> list[str]:
         for name, block in recipe.teachers.items()
         if block.source.startswith("live") and name not in live.teachers
     ]
+    peers = getattr(recipe, "peers", {})
+    missing += [f"peers.{name}" for name, block in peers.items() if block.source.startswith("live") and name not in live.peers]
     blocks = recipe.objectives if isinstance(recipe.objectives, list) else []
     if any(block.method.startswith("live") and block.name not in live.objectives for block in blocks):
         missing.append("objectives")

@@ -58,6 +58,8 @@ def from_arguments(job: str, arguments: Sequence[str]) -> Recipe:
         return _validated(Document({"job": job}), overrides)
     document = read_file(file)
     found = document.values.get("job")
+    if found is not None and found == RECIPES[job].grows_from:
+        document.values["job"] = found = job
     if found != job:
         what = f"is a recipe for '{found}', not for '{job}'" if found else "doesn't say which job it is for"
         fix = f"run it with: transfuse run {file}" if found else f"add the line: job: {job}"

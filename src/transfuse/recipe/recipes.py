@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.assistants import AssistantsRecipe
+from transfuse.recipe.born_again import BornAgainRecipe
 from transfuse.recipe.schema import DistillRecipe, Recipe
+from transfuse.recipe.sweep import SweepRecipe
 
-RECIPES: dict[str, type[Recipe]] = {"distill": DistillRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "distill": DistillRecipe,
+    "adapt": AdaptRecipe,
+    "born_again": BornAgainRecipe,
+    "assistants": AssistantsRecipe,
+    "sweep": SweepRecipe,
+}

@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from transfuse.recipe.blocks import AugmentBlock, BudgetBlock, CacheBlock, DataBlock, ModelBlock, TeacherBlock, TrainBlock, source_string
+from transfuse.recipe.augment import AugmentBlock
+from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TeacherBlock, TrainBlock, source_string
 from transfuse.recipe.forms import entry_names
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock, parse_objective
 from transfuse.recipe.problems import raise_all, under
@@ -24,6 +25,12 @@ class Recipe(Block):
 
     short_keys: ClassVar[dict[str, str]] = {}
     """short key -> what it is short for"""
+
+    data_keys: ClassVar[tuple[str, ...]] = ("data",)
+    """keys whose value is a data source"""
+
+    grows_from: ClassVar[str | None] = None
+    """the job whose recipes this one's verb takes too, with more keys from the command line"""
 
     job: Any
     seed: Seed = 0

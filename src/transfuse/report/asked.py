@@ -84,6 +84,8 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Teacher" if name == "teacher" else f"Teacher {name}", model(block)))
     if recipe.get("student"):
         found.append(("Student", model(recipe["student"])))
+    for name, block in (recipe.get("peers") or {}).items():
+        found.append((f"Peer {name}", f"{model(block)}, learns beside the student"))
     if recipe.get("control"):
         known = {"reuse": "the same student from labels only (a stored one is reused)", "train": "the same student from labels only"}
         found.append(("Control", known.get(recipe["control"], str(recipe["control"]))))
@@ -92,7 +94,8 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         length = f"{train['steps']} steps" if train.get("steps") else f"{train.get('epochs', '?'):g} epochs" if train.get("epochs") else ""
         optimizer = next(iter(train.get("optimizer") or {}), "")
         batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""
-        found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision")) if part)))
+        apart = "terms that pull against each other give way (PCGrad)" if train.get("gradients") == "pcgrad" else ""
+        found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision"), apart) if part)))
     return found
 
 

@@ -23,34 +23,35 @@ def render(run: RunFiles) -> str:
     summary = run.summary
     found = words.verdict(summary)
     student = run.recipe.get("student") or {"source": run.student.get("source", "student")}
-    parts = [f"# {_plain(asked.model(student))}", _plain(found.sentence), *map(_plain, found.details)]
-    parts += [_plain(line) for _, line in words.budget(summary, run.recipe)]
-    parts.append(_table(table.rows(summary)))
+    parts = [f"# {plain(asked.model(student))}", plain(found.sentence), *map(plain, found.details)]
+    parts += [plain(line) for _, line in words.budget(summary, run.recipe)]
+    parts.append(markdown_table(table.rows(summary)))
     control = " The control is the same student, trained on labels only." if "control" in summary["models"] else ""
     parts.append(f"Test split.{control} {table.latency_note(summary)}".strip())
-    facts = [f"- {what}: {_plain(answer)}" for what, answer in asked.lines(run.recipe)]
+    facts = [f"- {what}: {plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [
-        f"- Objective: {_plain(term.title)}{f' ({_plain(term.settings)})' if term.settings else ''}" for term in asked.terms(run.recipe)
+        f"- Objective: {plain(term.title)}{f' ({plain(term.settings)})' if term.settings else ''}" for term in asked.terms(run.recipe)
     ]
     count = len(run.student.get("classes") or [])
     if 0 < count <= 20:
-        facts.append(f"- Classes: {_plain(', '.join(map(str, run.student['classes'])))}")
+        facts.append(f"- Classes: {plain(', '.join(map(str, run.student['classes'])))}")
     elif count:
         facts.append(f"- Classes: {count}, named in student.json")
     parts += ["## How it was made", "\n".join(facts)] if facts else []
     parts += ["## How to use it", f"```python\n{loading.python(run.path, run.student)}```"]
-    parts += ["## Said during the run", "\n".join(f"- {_plain(note)}" for note in run.notes)] if run.notes else []
+    parts += ["## Said during the run", "\n".join(f"- {plain(note)}" for note in run.notes)] if run.notes else []
     parts.append("The whole story is in report.html, the numbers in summary.json, what it takes to repeat it in recipe.resolved.yaml.")
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text on one line that Markdown and HTML leave as it is."""
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
 
 
-def _table(rows: list[dict[str, str]]) -> str:
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Rows with the same keys as a table; the first column is text, the others are figures."""
     head = list(rows[0])
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
-    lines += [" | ".join(_plain(value) for value in row.values()) for row in rows]
+    lines += [" | ".join(plain(value) for value in row.values()) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)

@@ -86,6 +86,29 @@ def collect(path: str | Path) -> RunFiles:
     Raises:
         RunError: no such folder, or no readable summary.json in it.
     """
+    run = collect_frame(path)
+    if "student" not in run.summary["models"]:
+        raise RunError("names no student", where=str(run.path / "summary.json"), fix="give the folder of a single run")
+    run.student = _optional(run, "student.json", _mapping) or {}
+    for name in ("metrics.jsonl", "control/metrics.jsonl"):
+        if name == "metrics.jsonl" or "control" in run.summary.get("models", {}):
+            _optional(run, name, lambda place: _add_curves(run, place))
+    for name in [*run.summary.get("models", {}), *run.summary.get("teachers", {})]:
+        answers = _optional(run, f"predictions/{name}.npz", _predictions)
+        if answers is not None:
+            run.predictions[name] = answers
+    if (run.path / "samples").exists():  # keeping samples can be switched off, which is no gap
+        kept = _optional(run, "samples/samples.npz", _samples)
+        run.sample_ids, run.sample_inputs = kept if kept is not None else (None, None)
+    return run
+
+
+def collect_frame(path: str | Path) -> RunFiles:
+    """What the folder of a single run and that of a job of several runs both have: summary, recipes, environment, notes.
+
+    Raises:
+        RunError: no such folder, or no readable summary.json in it.
+    """
     path = Path(path)
     run = RunFiles(path, _summary(path))
     for name in ("recipe.yaml", "recipe.resolved.yaml"):
@@ -95,19 +118,8 @@ def collect(path: str | Path) -> RunFiles:
     if "recipe.resolved.yaml" in run.texts:
         run.recipe = _optional(run, "recipe.resolved.yaml", _mapping_yaml) or {}
     run.environment = _optional(run, "env.json", _mapping) or {}
-    run.student = _optional(run, "student.json", _mapping) or {}
     reasons = _optional(run, "reasons.json", _mapping) or {}
     run.auto, run.notes = dict(reasons.get("auto") or {}), [str(note) for note in reasons.get("notes") or []]
-    for name in ("metrics.jsonl", "control/metrics.jsonl"):
-        if name == "metrics.jsonl" or "control" in run.summary.get("models", {}):
-            _optional(run, name, lambda place: _add_curves(run, place))
-    for name in [*run.summary.get("models", {}), *run.summary.get("teachers", {})]:
-        answers = _optional(run, f"predictions/{name}.npz", _predictions)
-        if answers is not None:
-            run.predictions[name] = answers
-    if (path / "samples").exists():  # keeping samples can be switched off, which is no gap
-        kept = _optional(run, "samples/samples.npz", _samples)
-        run.sample_ids, run.sample_inputs = kept if kept is not None else (None, None)
     return run
 
 
@@ -121,9 +133,9 @@ def _summary(path: Path) -> dict[str, Any]:
         summary = _mapping(place)
     except _DAMAGED as error:
         raise RunError(f"can't be read: {error}", where=str(place)) from error
-    if not isinstance(summary.get("models"), dict) or "student" not in summary["models"]:
+    if not isinstance(summary.get("models", {} if "runs" in summary else None), dict):
         raise RunError("names no student", where=str(place), fix="give the folder of a single run")
-    return summary
+    return {"models": {}, **summary}
 
 
 def _optional(run: RunFiles, name: str, read: Callable[[Path], Value]) -> Value | None:

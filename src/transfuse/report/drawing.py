@@ -27,10 +27,11 @@ _VARIABLES = {
     "#080808": "extra-2",
     "#090909": "extra-3",
     "#0a0a0a": "extra-4",
+    "#0b0b0b": "peer",
 }
 _BY_NAME = {name: colour for colour, name in _VARIABLES.items()}
 EXTRAS = ["extra-1", "extra-2", "extra-3", "extra-4"]
-MARKERS = {"student": "o", "control": "s", "teacher": "^"}
+MARKERS = {"student": "o", "control": "s", "teacher": "^", "peer": "D"}
 _WIDTH = 4.6  # inches: 442 CSS pixels, so that a phone shrinks the text only a little
 _SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -43,13 +44,13 @@ _SETTINGS: Any = {
 
 
 def colour(name: str) -> str:
-    """The stand-in for one of the page's colours: ink, muted, line, student, control, teacher, extra-1 to extra-4."""
+    """The stand-in for one of the page's colours: ink, muted, line, student, control, teacher, peer, extra-1 to extra-4."""
     return _BY_NAME[name]
 
 
 def role(model: str) -> str:
-    """Which of the three colours a model of the table has."""
-    return model if model in ("student", "control") else "teacher"
+    """Which of the four colours a model of the table has."""
+    return model if model in ("student", "control") else "peer" if model.startswith("peer ") else "teacher"
 
 
 def figure(height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:

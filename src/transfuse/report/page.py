@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from transfuse.evaluate.calibration import reliability
@@ -37,13 +37,9 @@ def write(run_path: str | Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text. Everything that comes from the run is escaped."""
-    environment = Environment(
-        loader=PackageLoader("transfuse.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     summary = run.summary
-    style = resources.files("transfuse.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(
-        style=Markup(style),
+    return template("page.html.j2").render(
+        style=style(),
         run=run,
         summary=summary,
         heading=_heading(run),
@@ -63,14 +59,29 @@ def render(run: RunFiles) -> str:
         auto=[(key, asked.value_of(run.recipe, key), reason) for key, reason in run.auto.items()],
         python=loading.python(run.path, run.student),
         command=loading.command(run.path),
-        environment=_environment(run),
-        numbers=_script_json(summary),
+        environment=environment_lines(run.environment),
+        numbers=script_json(summary),
         downloads=_downloads(run),
     )
 
 
+def template(name: str) -> Template:
+    """A page's template; it escapes whatever it is given."""
+    environment = Environment(
+        loader=PackageLoader("transfuse.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)
+
+
+def style() -> Markup:
+    """The style sheet of all pages."""
+    return Markup(resources.files("transfuse.report").joinpath("page.css").read_text(encoding="utf-8"))
+
+
 def _heading(run: RunFiles) -> str:
     job = {"distill": "Distillation"}.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
+    if words.peers_of(run.summary) and not run.summary.get("teachers"):
+        job = "Mutual learning"
     source = (run.recipe.get("data") or {}).get("source")
     return f"{job} on {source}" if source else job
 
@@ -87,6 +98,10 @@ def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
     ]
     if "student" in run.curves:
         found.append(("Training loss; terms before weighting", plots.loss_plot(run.curves["student"])))
+    for name, curve in run.curves.items():
+        if curve.train and curve.train[0].get("stage") == "preparation":
+            whose = name.removeprefix("student.")
+            found.append((f"Preparation of {whose}, before the student's own training", plots.loss_plot(curve, f"{whose}'s own parts")))
     if run.task == "classification":
         found.append(("Calibration: on the dashed line, confidence comes true", _calibration(run)))
     return [(caption, drawn) for caption, drawn in found if drawn is not None]
@@ -196,8 +211,9 @@ def _reasons(summary: Mapping[str, Any]) -> list[str]:
     return [f"{text} ({', '.join(models)})" for text, models in said.items()]
 
 
-def _environment(run: RunFiles) -> list[tuple[str, str]]:
-    facts = dict(run.environment)
+def environment_lines(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """env.json as (name, value) lines."""
+    facts = dict(environment)
     versions = facts.pop("versions", None) or {}
     command = facts.pop("command", None)
     lines = [(name, str(value)) for name, value in facts.items() if value is not None and not isinstance(value, (dict, list))]
@@ -205,7 +221,7 @@ def _environment(run: RunFiles) -> list[tuple[str, str]]:
     return lines + [("versions", ", ".join(f"{package} {version}" for package, version in versions.items()))] * bool(versions)
 
 
-def _script_json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """JSON that can stand in a <script> element: no "<" is left that could close it."""
     return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -221,5 +237,12 @@ def _downloads(run: RunFiles) -> list[tuple[str, str]]:
         for name in ("parameters", "macs", "bytes"):
             writer.writerow([model, name, block.get(name), "", ""])
         writer.writerow([model, "latency_ms", words.latency(block), "", ""])
-    texts = {"summary.json": ("application/json", json.dumps(run.summary, indent=2)), "metrics.csv": ("text/csv", buffer.getvalue())}
-    return [(name, f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}") for name, (kind, text) in texts.items()]
+    return [
+        data_uri("summary.json", "application/json", json.dumps(run.summary, indent=2)),
+        data_uri("metrics.csv", "text/csv", buffer.getvalue()),
+    ]
+
+
+def data_uri(name: str, kind: str, text: str) -> tuple[str, str]:
+    """(file name, the file as a link's target)."""
+    return name, f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"

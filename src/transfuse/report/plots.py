@@ -102,7 +102,9 @@ def _broken(stages: Mapping[str, Sequence[Mapping[str, Any]]], by: str, value: A
 def loss_plot(curve: Curve, whose: str = "the student") -> Markup | None:
     """A training loss and its terms as they were logged, before weighting; a dotted line where a stage ends."""
     by, stages = _by(curve.train), _stages(curve.train)
-    names = list(dict.fromkeys(name for row in curve.train for name in row.get("terms") or {}))
+    every = list(dict.fromkeys(name for row in curve.train for name in row.get("terms") or {}))
+    names = [name for name in every if not name.startswith("peer ")]  # another network's
+    summed = "loss (weighted sum)" if names == every else "loss (weighted sum, peers' terms too)"
     series = [("loss", _broken(stages, by, lambda row: row.get("loss")))]
     series += [(name, _broken(stages, by, lambda row, name=name: (row.get("terms") or {}).get(name))) for name in names]
     series = [(name, points) for name, points in series if points[0]]
@@ -112,9 +114,7 @@ def loss_plot(curve: Curve, whose: str = "the student") -> Markup | None:
     for number, (name, (where, values)) in enumerate(series):
         total = name == "loss" and number == 0
         look = {"color": colour("student" if total else EXTRAS[(number - 1) % len(EXTRAS)]), "linewidth": 2.0 if total else 1.4}
-        axes.plot(
-            where, values, label="loss (weighted sum)" if total else name, linestyle="-" if total else ("--", ":", "-.")[number % 3], **look
-        )
+        axes.plot(where, values, label=summed if total else name, linestyle="-" if total else ("--", ":", "-.")[number % 3], **look)
     positive = [value for _, (_, values) in series for value in values if value > 0]
     if positive and min(positive) * 50 < max(positive):
         axes.set_yscale("log")

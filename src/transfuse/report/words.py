@@ -104,7 +104,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     """Does the student beat its control, by how much, and how sure is that?"""
     name = summary["primary"]["name"]
     tone, sentence = _finding(summary, name)
-    details = [*_against_teachers(summary, name), *_agreement(summary)]
+    details = [*_against_teachers(summary, name), *_peers(summary, name), *_agreement(summary)]
     if summary["models"].get("control") and (summary.get("transfer") or {}).get("gain_interval"):
         samples = summary["models"]["student"].get("samples")
         over = f"the {samples:,} test samples" if samples else "the test samples"
@@ -122,29 +122,47 @@ def _finding(summary: Mapping[str, Any], name: str) -> tuple[Tone, str]:
     gain, bounds = transfer.get("gain"), transfer.get("gain_interval")
     if "control" not in summary["models"]:
         reached = f"The student reaches {title(name)} {metric(name, student)}. " if student is not None else ""
-        return "none", f"{reached}There is no control to compare it with, so this run can't say what the teacher was worth."
+        return "none", f"{reached}There is no control to compare it with, so this run can't say what {_helper(summary)} was worth."
     if gain is None:
         why = (transfer.get("reasons") or {}).get("gain", "a value is undefined")
         return "none", f"Student and control can't be compared: {why}."
     both = f"{metric(name, student)} against {metric(name, control)}"
     if bounds is None:
-        return "none", f"The difference from the control is {_amount(name, gain, True)}, without an interval: {both}."
+        return "none", f"The difference from the control is {amount(name, gain, True)}, without an interval: {both}."
     low, high = bounds
     if low > 0:
-        return "good", f"The student beats its control by {_amount(name, gain)} ({_range(name, low, high)}): {both}."
+        return "good", f"The student beats its control by {amount(name, gain)} ({_range(name, low, high)}): {both}."
     if high < 0:
-        return "bad", f"The student does worse than its control by {_amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
-    small = f"the difference of {_amount(name, gain, True)} is within chance ({_range(name, low, high)})"
-    return "none", f"No evidence that the teacher helped: {both} for the control, and {small}."
+        return "bad", f"The student does worse than its control by {amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
+    small = f"the difference of {amount(name, gain, True)} is within chance ({_range(name, low, high)})"
+    return "none", f"No evidence that {_helper(summary)} helped: {both} for the control, and {small}."
 
 
-def _amount(name: str, gain: float, signed: bool = False) -> str:
+def amount(name: str, gain: float, signed: bool = False) -> str:
+    """2.10 points of accuracy."""
     return f"{difference(name, gain, signed)} {'points of ' if name in _SHARES else 'in '}{title(name)}"
 
 
 def _range(name: str, low: float, high: float) -> str:
     signed = low < 0 < high
     return f"95% interval {difference(name, low, signed)} to {difference(name, high, signed)}"
+
+
+def _helper(summary: Mapping[str, Any]) -> str:
+    """What the student had and its control had not."""
+    if not peers_of(summary):
+        return "the teacher"
+    return "learning from teacher and peers" if summary.get("teachers") else "learning from peers"
+
+
+def peers_of(summary: Mapping[str, Any]) -> list[str]:
+    """Names of the networks that learnt beside the student, as `models` has them: "peer NAME"."""
+    return [model for model in summary["models"] if model.startswith("peer ")]
+
+
+def _peers(summary: Mapping[str, Any], name: str) -> list[str]:
+    reached = [f"{peer} reaches {metric(name, _value(summary, 'models', peer, name))}" for peer in peers_of(summary)]
+    return [f"Of the networks that learnt beside it, {', '.join(reached)}."] if reached else []
 
 
 def _against_teachers(summary: Mapping[str, Any], name: str) -> list[str]:

@@ -1,0 +1,102 @@
+"""One trial of a sweep: a recipe with other values for some of its keys, and which keys and values are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from transfuse.core.registry import did_you_mean
+from transfuse.errors import RecipeError
+from transfuse.recipe.forms import entry_names, method_of
+from transfuse.recipe.load import from_values, values_of
+from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.space import Entry
+
+_FREE = ("options", "preprocess", "classes")  # blocks whose keys are the model's own
+_FIXED = {
+    "job": "all trials are distillations",
+    "out": "trials lie in the sweep's folder",
+    "seeds": "put `seed` into the space instead",
+    "cache": "all trials share one cache",
+    "samples": "it changes no result",
+    "budget": "it changes no result",
+    "control": "all trials are compared with the same kind of control",
+}
+_COMPARABLE = ("data.labels_per_class",)  # of data's keys: those that leave the validation part as it is
+
+
+def single(recipe: DistillRecipe, changes: Mapping[str, Any]) -> DistillRecipe:
+    """The recipe with other values for some keys (`objectives.kd.temperature` -> 2).
+
+    Raises:
+        RecipeError: a key that the recipe doesn't have, or a value that doesn't fit; named `space.KEY`.
+    """
+    values = values_of(recipe)
+    for key, value in changes.items():
+        _put(values, key, value)
+    try:
+        changed = from_values(values)
+    except RecipeError as error:
+        keys = " and ".join(f"space.{key}" for key in changes)
+        shown = ", ".join(json.dumps(value, default=str) for value in changes.values())
+        raise RecipeError(f"{shown} doesn't fit: {error.what}", where=keys, fix=error.fix) from None
+    assert isinstance(changed, DistillRecipe)
+    return changed
+
+
+def refuse_space(recipe: DistillRecipe, space: Mapping[str, Entry]) -> None:
+    """Tries every listed value and both ends of every range, one key at a time.
+
+    Args:
+        recipe: resolved, so that objectives that `auto` means are known.
+        space: as `read_space` gives it.
+
+    Raises:
+        RecipeError: the first key that the recipe doesn't have, that may not be tried, or whose value doesn't fit.
+    """
+    for key, entry in space.items():
+        head = key.split(".", maxsplit=1)[0]
+        if head in _FIXED or (head == "data" and key not in _COMPARABLE):
+            why = _FIXED.get(head, "trials on other data, or another validation part, can't be compared")
+            raise RecipeError(f"can't be tried: {why}", where=f"space.{key}", fix="remove it from the space")
+        for value in entry if isinstance(entry, list) else [entry["low"], entry["high"]]:
+            single(recipe, {key: value})
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets one key; blocks on the way have to be there."""
+    parts = key.split(".")
+    if parts[0] == "teacher":
+        parts = ["teachers", *parts]
+    block: Any = values
+    for index, part in enumerate(parts):
+        if isinstance(block, list):
+            block = _entry(block, part, key)
+        elif not isinstance(block, dict) or (part not in block and not _free(parts[:index])):
+            known = list(block) if isinstance(block, dict) else []
+            near = did_you_mean(part, known)
+            listed = f"known: {', '.join(map(str, known))}" if known else "there are no keys below it"
+            raise RecipeError(f"the recipe has no key '{key}'{near}", where=f"space.{key}", fix=listed)
+        elif index == len(parts) - 1:
+            block[part] = value
+        else:
+            block = block[part]
+
+
+def _free(above: list[str]) -> bool:
+    return bool(above) and above[-1] in _FREE
+
+
+def _entry(items: list[Any], name: str, key: str) -> dict[str, Any]:
+    """The settings of the objective of this name; opened where it is written as a name alone."""
+    names = entry_names(method_of(item) for item in items)
+    if name not in names:
+        known = ", ".join(str(found) for found in names)
+        what = f"the recipe has no objective '{name}'{did_you_mean(name, [str(found) for found in names])}"
+        raise RecipeError(what, where=f"space.{key}", fix=f"add it to objectives first; known: {known}")
+    index = names.index(name)
+    method = str(method_of(items[index]))
+    if isinstance(items[index], str):
+        items[index] = {method: {}}
+    return items[index][method]
