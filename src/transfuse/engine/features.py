@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +52,13 @@ def connect(
     outputs = unwrapped_outputs(module, sample)
     for weighted in objectives:
         if hasattr(weighted.objective, "set_outputs"):
-            weighted.objective.set_outputs(outputs)  # type: ignore[operator]
+            with _seeded(derive(seed, "outputs", weighted.name)):
+                weighted.objective.set_outputs(outputs)  # type: ignore[operator]
         if hasattr(weighted.objective, "watch"):
             weighted.objective.watch(dict(module.named_parameters()), set())  # type: ignore[operator]
         if wants_features(weighted):
             try:
+                weighted = _at_the_head(_with_head(weighted, student), student)
                 weighted, note = _connect(weighted, student, teachers, derive(seed, "bridges", weighted.name))
             except (ModelError, ValueError) as error:
                 what, fix = (error.what, error.fix) if isinstance(error, ModelError) else (str(error), None)
@@ -134,10 +138,54 @@ def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[st
         weighted.objective.meet(*endings)  # type: ignore[operator]
     if hasattr(weighted.objective, "build"):
         shapes = Taps(student[0], student_paths, student[1]).shapes
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with _seeded(seed):
             weighted.objective.build(shapes, teacher_shapes)  # type: ignore[operator]
     return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
+
+
+def _with_head(weighted: WeightedObjective, student: Network) -> WeightedObjective:
+    """Shows the student's head to an objective that has a second one, which then taps what the head is given.
+
+    Raises:
+        ModelError: no such module, or the outputs are not what the head makes of its input.
+    """
+    if not hasattr(weighted.objective, "take_head"):
+        return weighted
+    if weighted.student_taps:
+        raise ModelError("student_tap: the feature is what the head is given", fix="name the head instead: head: PATH")
+    module, sample = student
+    named: Any = weighted.objective.head
+    path = named or read_ending(module, sample).path
+    tap = _paths(student, (f"{path}@input",), "student")[0]
+    head = copy.deepcopy(taps.unwrapped(module).get_submodule(path))
+    with taps.undisturbed(module), torch.no_grad():
+        outputs, features = Taps(module, [tap], sample)(sample)
+        head.eval()
+        found = head(features[tap])
+    found = found.mean((2, 3)) if isinstance(found, Tensor) and found.ndim == 4 else found
+    if not isinstance(found, Tensor) or found.shape != outputs.shape or not torch.allclose(found, outputs, rtol=1e-3, atol=1e-4):
+        what = f"the outputs of {type(module).__name__} are not what '{path}' makes of its input, so it is no head"
+        raise ModelError(what, fix="name the module whose outputs are the logits: head: PATH")
+    weighted.objective.take_head(path, head)  # type: ignore[operator]
+    return replace(weighted, student_taps=(tap,))
+
+
+def _at_the_head(weighted: WeightedObjective, student: Network) -> WeightedObjective:
+    """Objectives on domains look at what the last layer is given, unless taps are named: that is what has to be the same in both."""
+    if weighted.student_taps or "domains" not in weighted.card.needs:
+        return weighted
+    try:
+        return replace(weighted, student_taps=(f"{read_ending(*student).path}@input",))
+    except ModelError:  # no such layer: the last features
+        return weighted
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, random weights are a function of the seed alone; outside, torch's generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _paths(network: Network, wanted: Sequence[str], whose: str) -> list[str]:
