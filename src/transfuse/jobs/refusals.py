@@ -10,11 +10,15 @@ from pathlib import Path
 import torch
 
 from transfuse.core.types import DataSet, Model
-from transfuse.errors import DataError, ModelError, RunError, TransfuseError
+from transfuse.engine.order import Order
+from transfuse.engine.stages import plan
+from transfuse.errors import ModelError, RunError, TransfuseError
 from transfuse.jobs import terms
 from transfuse.jobs.answers import table_rows
 from transfuse.jobs.context import Live
 from transfuse.jobs.networks import example
+from transfuse.jobs.training import steps_of, views_of
+from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.load import load
 from transfuse.recipe.schema import DistillRecipe
 
@@ -23,20 +27,29 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
     """Looks at a resolved recipe, its data and its opened teachers; writes nothing.
 
     Raises:
-        TransfuseError: crops larger than the pictures, a teacher that can't teach, objectives that find no features, a cache that can't
-            be written or is too small.
+        TransfuseError: augmentation that doesn't fit the pictures, a teacher that can't teach, objectives that find no features or whose
+            stages leave no steps, a cache that can't be written or is too small.
     """
-    if data.modality == "image" and recipe.augment.crop >= min(data.input_shape[1:]):
-        size = f"{data.input_shape[1]}x{data.input_shape[2]}"
-        raise DataError(f"{recipe.augment.crop} pixels can't be reflected in pictures of {size}", "augment.crop", "make crop smaller")
+    refuse_augmentation(recipe.augment, data)
     for name, model in teachers.items():
         if recipe.teachers[name].train is None:
             refuse_speechless(f"teachers.{name}", model, data)
     assert isinstance(recipe.objectives, list)
     objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
-    terms.connected(objectives, student, teachers, data, recipe.seed)
+    connected, _ = terms.connected(objectives, student, teachers, data, recipe.seed)
+    plan(connected, steps_of(recipe.train, Order(pool_size(data), min(recipe.train.batch_size, pool_size(data)), recipe.seed)))
     refuse_unwritable(Path(recipe.cache.dir))
     refuse_small(recipe, data, teachers)
+
+
+def refuse_augmentation(augment: AugmentBlock, data: DataSet) -> None:
+    """Tries the views on one sample.
+
+    Raises:
+        DataError: crops larger than the pictures, or changes of colour that their kind doesn't have.
+    """
+    first = torch.zeros(1, dtype=torch.int64)
+    views_of(augment).apply(data.train.raw([0]), first, first)
 
 
 def other_splits(recipe: DistillRecipe) -> list[str]:
@@ -57,6 +70,11 @@ def other_splits(recipe: DistillRecipe) -> list[str]:
     return warnings
 
 
+def pool_size(data: DataSet) -> int:
+    """Samples that a student learns from."""
+    return len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
+
+
 def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
     """A cache that can't hold the answers of all teachers to all views.
 
@@ -66,9 +84,8 @@ def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Mo
     asked = sum(model.module is not None for model in teachers.values())
     if recipe.augment.views == "fresh" or not asked:
         return
-    pool = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
     row = data.outputs * (2 if recipe.cache.precision == "fp16" else 4) + 4
-    needed = asked * (int(recipe.augment.views) * pool * row + (len(data.val) + len(data.test)) * (4 * data.outputs + 4))
+    needed = asked * (int(recipe.augment.views) * pool_size(data) * row + (len(data.val) + len(data.test)) * (4 * data.outputs + 4))
     if needed > recipe.cache.max_bytes:
         what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {recipe.cache.max_bytes / 1e6:.1f} MB"
         raise RunError(what, "cache.max_bytes", "raise it, use fewer augment.views, or augment.views=fresh, which asks the teacher live")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,19 +13,21 @@ from torch import Tensor, nn
 from transfuse.core import ranks
 from transfuse.core.protocols import Evaluate, Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
-from transfuse.data.views import BatchViews
+from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, Operation, RandAugment, ResizedCrop, Rotation
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, free_memory_bytes, in_second_view
 from transfuse.engine.loop import Loop, Outcome, Settings
 from transfuse.engine.order import Order
 from transfuse.engine.precision import has_cpp_compiler
+from transfuse.engine.steppers.per_term_gradients import PerTermGradients
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError
 from transfuse.evaluate import metrics
 from transfuse.evaluate.predict import evaluation_mode, original_units, predict
 from transfuse.jobs.context import Context
-from transfuse.recipe.blocks import AugmentBlock, TrainBlock
+from transfuse.recipe.augment import AugmentBlock
+from transfuse.recipe.blocks import TrainBlock
 
 
 @dataclass
@@ -41,6 +43,11 @@ class Lesson:
         metrics: the file that is logged to.
         teachers: given the loader, the teachers by name.
         stepper: what a step computes; called with the arguments of `Supervised`.
+        order: which samples each step sees; None: all of the pool, shuffled.
+        stage: of a training in several stages, which `jobs.stages` lays out; empty in the only or last one. Before that nothing is
+            validated, averaged or stopped.
+        begin: the step at which the stage begins.
+        end: the step at which it ends; None: at the end of the training.
     """
 
     name: str
@@ -51,6 +58,15 @@ class Lesson:
     metrics: Path
     teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
     stepper: Callable[..., Supervised] = Supervised
+    order: Order | None = None
+    stage: str = ""
+    begin: int = 0
+    end: int | None = None
+
+    @property
+    def run(self) -> str:
+        """What its checkpoints are kept under."""
+        return f"{self.name}.{self.stage}" if self.stage else self.name
 
 
 def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: Views) -> Outcome:
@@ -59,10 +75,9 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     channels_last = bool(train.channels_last) and data.modality == "image"
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_size = min(train.batch_size, len(lesson.pool))
-    order = Order(len(lesson.pool), batch_size, lesson.seed, ranks.rank(), ranks.world_size())
+    order = order_of(lesson)
     workers = train.workers if isinstance(train.workers, int) else 0
-    loader = build_loader(lesson.pool, views, order, context.device, train.loader, workers)
+    loader = build_loader(lesson.pool, views, order, context.device, train.loader, workers, len(data.classes) or None)
     teachers = lesson.teachers(loader) if lesson.teachers else {}
     assert model.preprocess is not None
     stepper = lesson.stepper(
@@ -75,15 +90,15 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         forward=compiled(network, context) if train.compile is True else None,
         second=partial(in_second_view, loader),
     ).to(context.device)
-    folder = context.rundir.checkpoints / lesson.name
     metric = train.stop.metric or metrics.primary(data.task)[0]
+    apart = train.gradients == "pcgrad" and len(lesson.objectives) > 1
     loop = Loop(
-        stepper,
+        PerTermGradients(stepper) if apart else stepper,
         loader,
-        settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)),
-        evaluate=validator(model, data, context.device, metric, lesson.name),
-        checkpoints=Checkpoints(folder),
-        track=Jsonl(lesson.metrics, lesson.name),
+        in_stage(settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)), lesson),
+        evaluate=None if lesson.stage else validator(model, data, context.device, metric, lesson.name),
+        checkpoints=Checkpoints(context.rundir.checkpoints / lesson.run),
+        track=Jsonl(lesson.metrics, lesson.name, lesson.stage),
         listen=context.listen,
     )
     for note in loop.notes:
@@ -91,6 +106,17 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     outcome = loop.fit()
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return outcome
+
+
+def order_of(lesson: Lesson) -> Order:
+    """Which samples this process sees in each step."""
+    size = len(lesson.pool)
+    return lesson.order or Order(size, min(lesson.train.batch_size, size), lesson.seed, ranks.rank(), ranks.world_size())
+
+
+def steps_of(train: TrainBlock, order: Order) -> int:
+    """Optimiser steps from beginning to end."""
+    return train.steps or order.steps(train.epochs or 30.0)
 
 
 def compiled(network: nn.Module, context: Context) -> Callable[[Tensor], Tensor] | None:
@@ -103,11 +129,9 @@ def compiled(network: nn.Module, context: Context) -> Callable[[Tensor], Tensor]
 
 def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher: bool) -> Settings:
     """The loop's plain values from the recipe's block."""
-    steps = train.steps or order.steps(train.epochs or 30.0)
-    per_epoch = order.pool_size / order.batch_size
     optimizer, schedule = next(iter(train.optimizer.items())), next(iter(train.schedule.items()))
     return Settings(
-        steps=steps,
+        steps=steps_of(train, order),
         seed=seed,
         optimizer=optimizer,
         schedule=schedule,
@@ -115,7 +139,7 @@ def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher:
         accumulate=train.accumulate,
         ema=train.ema,
         fp16=train.precision == "fp16" and torch.cuda.is_available(),
-        evaluate_every=max(1, round(train.evaluate_every * per_epoch)),
+        evaluate_every=max(1, round(train.evaluate_every * order.per_epoch)),
         checkpoint_seconds=train.checkpoint_seconds,
         select=train.select,
         metric=metric,
@@ -125,6 +149,14 @@ def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher:
         minutes=train.stop.minutes,
         allow_batch_split=train.allow_batch_split,
     )
+
+
+def in_stage(settings: Settings, lesson: Lesson) -> Settings:
+    """A stage's own settings: where it begins and ends, and that only the last one chooses, averages and stops by a metric."""
+    if not lesson.stage:
+        return replace(settings, first=lesson.begin)
+    steps = settings.steps if lesson.end is None else lesson.end
+    return replace(settings, first=lesson.begin, steps=steps, select="last", ema=None, stop_at=None, patience=None)
 
 
 def validator(model: Model, data: DataSet, device: torch.device, metric: str, name: str) -> Evaluate:
@@ -161,6 +193,28 @@ def validation_budget() -> int:
 
 
 def views_of(augment: AugmentBlock) -> Views:
-    """The recipe's augmentation."""
+    """The recipe's augmentation; what moves pixels comes before what changes them, what hides them last."""
+    operations: list[Operation] = []
+    if (part := augment.resized_crop) is not None:
+        operations.append(ResizedCrop((part.scale[0], part.scale[1]), (part.ratio[0], part.ratio[1])))
+    if augment.rotation:
+        operations.append(Rotation(augment.rotation))
+    if (changes := augment.randaugment) is not None:
+        operations.append(RandAugment(changes.num_ops, changes.magnitude))
+    if (colour := augment.colour) is not None:
+        operations.append(Colour(colour.brightness, colour.contrast, colour.saturation, colour.hue))
+    if (hole := augment.erasing) is not None:
+        operations.append(Erasing(hole.probability, (hole.scale[0], hole.scale[1]), (hole.ratio[0], hole.ratio[1]), hole.fill))
     count = None if augment.views == "fresh" else int(augment.views)
-    return BatchViews(views=count, seed=augment.seed, crop=augment.crop, flip=augment.flip)
+    return BatchViews(count, augment.seed, augment.crop, augment.flip, operations, _mixing(augment))
+
+
+def _mixing(augment: AugmentBlock) -> Mixing | None:
+    if not augment.mixes:
+        return None
+    found = Mixing()
+    if augment.mixup is not None:
+        found = replace(found, mixup=augment.mixup.alpha, mixup_probability=augment.mixup.probability)
+    if augment.cutmix is not None:
+        found = replace(found, cutmix=augment.cutmix.alpha, cutmix_probability=augment.cutmix.probability)
+    return found

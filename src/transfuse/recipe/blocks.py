@@ -27,6 +27,7 @@ def parse_bytes(value: Any) -> Any:
 
 
 ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+ByteBudget = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 
 
 def source_string(value: Any) -> Any:
@@ -147,24 +148,19 @@ class TeacherBlock(ModelBlock):
     """train the teacher here, on the labels, before it teaches; needed where its source has no trained weights"""
 
 
-class AugmentBlock(Block):
-    views: Count | Literal["fresh"] | Auto = "auto"
-    """fixed augmentations per sample, epoch e uses view e mod views; fresh: new ones for ever; auto: 8, or 1 where nothing is augmented"""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """of the views; the run's seed doesn't change them"""
-    crop: Annotated[int, Field(ge=0)] = 0
-    """pad by so many pixels (reflected edges) and crop back at a random place"""
-    flip: bool = False
-    """mirror left-right half of the time"""
-
-
 class CacheBlock(Block):
     dir: str = "auto"
     """where teachers' answers and controls are kept; auto: $TRANSFUSE_CACHE, else ~/.cache/transfuse"""
     max_bytes: ByteSize = 20 * 10**9
     """refuse to grow the teacher cache beyond this"""
     precision: Literal["fp16", "fp32"] = "fp16"
-    """in which teachers' logits are stored; a step uses them as stored, also the first time"""
+    """in which teachers' answers are stored; a step uses them as stored, also the first time"""
+    top_k: Count | Auto | None = "auto"
+    """keep only so many of the largest logits, and the sum of the others; null: all; auto: all up to 4096 classes, else 100"""
+    temperatures: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """with top_k: at which the others' sum is kept, since it can't be had at another one; null: those of the objectives"""
+    features: ByteBudget = 5 * 10**9
+    """disk for the tapped features of one teacher in all views; where they don't fit the teacher is asked live; 0: always live"""
 
 
 class BudgetBlock(Block):

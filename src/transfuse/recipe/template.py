@@ -80,6 +80,9 @@ def _described(line: str, description: str | None, depth: int) -> list[str]:
 
 
 def _block(field: FieldInfo) -> type[BaseModel] | None:
+    """The block that a key holds; None for one that is null by default, whose keys would switch it on."""
+    if field.default is None:
+        return None
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, Block):
             return kind

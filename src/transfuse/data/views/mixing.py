@@ -41,22 +41,11 @@ class Mixing:
     cutmix: float | None = None
     cutmix_probability: float = 1.0
 
-    def __post_init__(self) -> None:
-        if self.mixup is None and self.cutmix is None:
-            raise ValueError("neither mixup nor cutmix")
-
     def of(self, draws: Draws, pool_size: int) -> Mixed:
         """What happens to each view of a batch."""
-        if self.cutmix is None:
-            cuts = torch.zeros_like(draws.ids, dtype=torch.bool)
-        elif self.mixup is None:
-            cuts = torch.ones_like(draws.ids, dtype=torch.bool)
-        else:
-            cuts = draws.integers("mix.kind", 2).bool()
-        mixes = torch.where(
-            cuts, draws.happens("mix.happens", self.cutmix_probability), draws.happens("mix.happens", self.mixup_probability)
-        )
-        mixes = mixes & (draws.views != EXACT_VIEW)
+        cuts = draws.integers("mix.kind", 2).bool() if self.mixup and self.cutmix else torch.full_like(draws.ids, bool(self.cutmix)).bool()
+        by_mixup, by_cutmix = (draws.happens("mix.happens", share) for share in (self.mixup_probability, self.cutmix_probability))
+        mixes = torch.where(cuts, by_cutmix, by_mixup) & (draws.views != EXACT_VIEW)
         level = draws.integers("mix.share", LEVELS)
         share = torch.zeros(len(level), device=level.device)
         for alpha, theirs in ((self.mixup, ~cuts), (self.cutmix, cuts)):
