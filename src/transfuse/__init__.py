@@ -1,6 +1,7 @@
 """transfuse moves what trained neural networks know into the network that you will ship.
 
-`transfuse.distill(...)` runs a distillation, `transfuse.resume(path)` goes on with one, `transfuse.load(source)` opens a network.
+`transfuse.distill(...)` runs a distillation, `transfuse.adapt(...)` an adaptation to another domain, `transfuse.resume(path)` goes on with
+a run, `transfuse.load(source)` opens a network.
 Importing transfuse imports no torch: everything here is found on first use.
 """
 
@@ -10,17 +11,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import distill, load, resume
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, load, resume, sweep
     from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "TransfuseError", "data", "distill", "errors", "load", "models", "objectives", "resume", "testing"]
+__all__ = [
+    "Run",
+    "TransfuseError",
+    "adapt",
+    "assistants",
+    "born_again",
+    "data",
+    "distill",
+    "errors",
+    "load",
+    "models",
+    "objectives",
+    "resume",
+    "sweep",
+    "testing",
+]
 
 # name -> module that defines it
 _LAZY = {
+    "adapt": "transfuse.jobs.api",
+    "assistants": "transfuse.jobs.api",
+    "born_again": "transfuse.jobs.api",
     "distill": "transfuse.jobs.api",
     "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",
+    "sweep": "transfuse.jobs.api",
     "Run": "transfuse.jobs.context",
     "TransfuseError": "transfuse.errors",
 }

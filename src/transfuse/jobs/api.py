@@ -11,11 +11,11 @@ from torch import nn
 from transfuse.core.protocols import Reporter
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import RecipeError
-from transfuse.jobs import distill as distillation
 from transfuse.jobs import resume as resuming
 from transfuse.jobs.context import Live, Run
+from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
-from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.schema import Recipe
 
 
 def distill(
@@ -40,7 +40,7 @@ def distill(
         train: {"epochs": 30, ...}.
         out: the run folder.
         reporter: who is told what goes on; None: nobody.
-        recipe: any other key of the recipe: seed, teachers, augment, control, cache, budget.
+        recipe: any other key of the recipe: seed, teachers, peers, augment, control, cache, budget.
 
     Returns:
         The run: `.student` is the trained module, `.summary` the figures, `.report` the page, `.path` the folder.
@@ -48,27 +48,123 @@ def distill(
     Raises:
         TransfuseError: what was given has to change; says what, where and how.
     """
+    return _taught({"job": "distill", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+
+
+def born_again(
+    data: Any,
+    student: str | nn.Module | Mapping[str, Any],
+    teacher: str | nn.Module | Mapping[str, Any] | None = None,
+    objectives: Sequence[Any] | str = "auto",
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A network teaches another one of its kind, which teaches the next: born-again networks.
+
+    Args:
+        data, student, objectives, train, out, reporter: as in `distill`.
+        teacher: of the first generation; None: generation 0 learns from the labels alone.
+        recipe: any other key of the recipe: generations, ensemble, seed, augment, control, cache, budget.
+
+    Returns:
+        The parent run; `.student` is the last generation, `.summary["runs"]` has all of them.
+
+    Raises:
+        TransfuseError: what was given has to change.
+    """
+    return _taught({"job": "born_again", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+
+
+def assistants(
+    data: Any,
+    student: str | nn.Module | Mapping[str, Any],
+    teacher: str | nn.Module | Mapping[str, Any],
+    objectives: Sequence[Any] | str = "auto",
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A teacher teaches a student by way of assistants of sizes between them.
+
+    Args:
+        data, student, teacher, objectives, train, out, reporter: as in `distill`.
+        recipe: `assistants=[...]`, source strings or recipe blocks from the teacher's size to the student's; dense, plain, and any other
+            key of the recipe.
+
+    Returns:
+        The parent run; `.student` is the chain's last network, `.summary["runs"]` has all of them.
+
+    Raises:
+        TransfuseError: what was given has to change.
+    """
+    return _taught({"job": "assistants", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+
+
+def sweep(
+    data: Any,
+    student: str | nn.Module | Mapping[str, Any],
+    teacher: str | nn.Module | Mapping[str, Any] | None = None,
+    objectives: Sequence[Any] | str = "auto",
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """Many students: a distillation with every combination of some values, or a search among them, chosen on the validation part.
+
+    Args:
+        data, student, teacher, objectives, train, out, reporter: as in `distill`.
+        recipe: `space={"objectives.kd.temperature": [1, 2, 4]}`; sampler, trials, prune, and any other key of the recipe.
+
+    Returns:
+        The parent run; `.student` is the chosen one, `.summary["runs"]` has all trials.
+
+    Raises:
+        TransfuseError: what was given has to change.
+        MissingExtra: Optuna is not installed.
+    """
+    return _taught({"job": "sweep", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+
+
+def adapt(
+    source: Any,
+    target: Any,
+    student: str | nn.Module | Mapping[str, Any],
+    objectives: Sequence[Any] | str = "auto",
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A network learns from a labelled source and from a target domain of the same classes, whose labels it doesn't see.
+
+    Args:
+        source: the data with labels, as in `distill`.
+        target: data from where the network will be used, in the same forms; its labels are for the report alone.
+        student: a source string, a module or a recipe block, as in `distill`.
+        objectives: recipe entries such as "coral" or {"dann": {"weight": 0.5}}, or modules, or (module, weight).
+        train: {"epochs": 30, ...}.
+        out: the run folder.
+        reporter: who is told what goes on; None: nobody.
+        recipe: any other key of the recipe: seed, target_labels, target_share, select_on, augment, control, cache, budget.
+
+    Returns:
+        The run, as that of `distill`; its control was trained on the source alone.
+
+    Raises:
+        TransfuseError: what was given has to change; says what, where and how.
+    """
     live = Live()
-    values: dict[str, Any] = {"job": "distill", **recipe, "student": _model(student, live, None)}
-    block = dict(data) if isinstance(data, Mapping) and "source" in data else {"source": data}
-    if not isinstance(block["source"], str):
-        live.data, block["source"] = block["source"], "live"
-    values["data"] = block
-    teachers = dict(recipe.get("teachers", {}))
-    if teacher is not None:
-        teachers = {"teacher": teacher, **teachers}
-    values["teachers"] = {name: _model(given, live, name) for name, given in teachers.items()}
-    values["objectives"] = objectives if isinstance(objectives, str) else [_objective(entry, live) for entry in objectives]
-    if train is not None:
-        values["train"] = dict(train)
-    if out is not None:
-        values["out"] = str(out)
-    validated = from_values(values)
-    assert isinstance(validated, DistillRecipe)
-    if isinstance(validated.objectives, list):  # a method that is used twice has been given a name of its own by now
-        instances = iter(live.objectives.values())
-        live.objectives = {block.name: next(instances) for block in validated.objectives if block.method.startswith("live:")}
-    return distillation.run(validated, reporter, None, live)
+    values: dict[str, Any] = {"job": "adapt", **recipe, "student": _model(student, live, None)}
+    given = {}
+    for key, data in (("source", source), ("target", target)):
+        values[key], given[key] = _data(data)
+    live.data = {key: data for key, data in given.items() if data is not None}
+    validated = _validated(values, objectives, train, out, live)
+    return runner_of(validated).run(validated, reporter, None, live)
 
 
 def resume(
@@ -79,17 +175,20 @@ def resume(
     teachers: Mapping[str, nn.Module] | None = None,
     objectives: Mapping[str, nn.Module] | None = None,
     reporter: Reporter | None = None,
+    peers: Mapping[str, nn.Module] | None = None,
 ) -> Run:
     """Goes on with an interrupted run.
 
     Args:
         path: its folder.
-        data, student, teacher, teachers: the live objects that it was started with.
+        data, student, teacher, teachers: the live objects that it was started with; data of an adaptation as
+            {"source": ..., "target": ...}.
         objectives: live objectives, by their names in recipe.resolved.yaml.
         reporter: who is told.
+        peers: live peers, by name.
     """
     named = {**({"teacher": teacher} if teacher is not None else {}), **dict(teachers or {})}
-    return resuming.resume(path, reporter, Live(data, student, named, dict(objectives or {})))
+    return resuming.resume(path, reporter, Live(data, student, named, dict(objectives or {}), dict(peers or {})))
 
 
 def load(source: str | Path) -> nn.Module:
@@ -113,6 +212,27 @@ def open_model(source: str | Path) -> Model:
     return models.open_model(f"file:{path}" if path.suffix == ".safetensors" and path.exists() else str(source), ModelRequest())
 
 
+def _taught(recipe: Mapping[str, Any], given: tuple[Any, Any, Any], rest: tuple[Any, Any, Any], reporter: Reporter | None) -> Run:
+    """Runs a job in which teachers teach.
+
+    Args:
+        recipe: the job and any of its keys.
+        given: data, student and teacher, as strings, blocks or objects.
+        rest: objectives, train and out.
+        reporter: who is told.
+    """
+    (data, student, teacher), (objectives, train, out) = given, rest
+    live = Live()
+    values: dict[str, Any] = {**recipe, "student": _model(student, live, None)}
+    values["data"], live.data = _data(data)
+    teachers = {**({"teacher": teacher} if teacher is not None else {}), **recipe.get("teachers", {})}
+    values["teachers"] = {name: _model(model, live, name) for name, model in teachers.items()}
+    if "peers" in recipe:
+        values["peers"] = _peers(recipe["peers"], live)
+    validated = _validated(values, objectives, train, out, live)
+    return runner_of(validated).run(validated, reporter, None, live)
+
+
 def _model(given: Any, live: Live, teacher: str | None) -> Any:
     if isinstance(given, Mapping) and isinstance(given.get("source"), nn.Module):
         return {**given, "source": _model(given["source"], live, teacher)}
@@ -123,6 +243,39 @@ def _model(given: Any, live: Live, teacher: str | None) -> Any:
     else:
         live.teachers = {**live.teachers, teacher: given}
     return f"live:{type(given).__name__}"
+
+
+def _peers(given: Mapping[str, Any], live: Live) -> dict[str, Any]:
+    """Blocks of the networks that learn beside the student."""
+    held = Live()
+    values = {name: _model(peer, held, name) for name, peer in given.items()}
+    live.peers = held.teachers
+    return values
+
+
+def _data(given: Any) -> tuple[dict[str, Any], Any]:
+    """A data block, and the live object that stands in for its source (None: a string does)."""
+    block = dict(given) if isinstance(given, Mapping) and "source" in given else {"source": given}
+    if isinstance(block["source"], str):
+        return block, None
+    return {**block, "source": "live"}, block["source"]
+
+
+def _validated(
+    values: dict[str, Any], objectives: Sequence[Any] | str, train: Mapping[str, Any] | None, out: str | Path | None, live: Live
+) -> Recipe:
+    """The recipe of these values and arguments; live objectives get the names that it gives them."""
+    values["objectives"] = objectives if isinstance(objectives, str) else [_objective(entry, live) for entry in objectives]
+    if train is not None:
+        values["train"] = dict(train)
+    if out is not None:
+        values["out"] = str(out)
+    recipe = from_values(values)
+    listed = getattr(recipe, "objectives", None)
+    if isinstance(listed, list):  # a method that is used twice has been given a name of its own by now
+        instances = iter(live.objectives.values())
+        live.objectives = {block.name: next(instances) for block in listed if block.method.startswith("live:")}
+    return recipe
 
 
 def _objective(entry: Any, live: Live) -> Any:

@@ -14,6 +14,7 @@ from transfuse import models
 from transfuse.core import ranks
 from transfuse.core.types import DataSet, Model, ModelRequest, Samples, WeightedObjective
 from transfuse.engine.checkpoint import Checkpoints
+from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache import key
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs.context import Context
@@ -21,11 +22,10 @@ from transfuse.jobs.networks import align, check_outputs, example, restore
 from transfuse.jobs.rundir import RunDir, remove
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.models.weights import read_state
-from transfuse.recipe.control import control_key_values
-from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.control import StudentRecipe, control_key_values
 
 
-def control_key(recipe: DistillRecipe, data: DataSet, student: Model) -> str:
+def control_key(recipe: StudentRecipe, data: DataSet, student: Model) -> str:
     """Of all that decides a control's bits: the resolved recipe without what is transferred, the data, the student's initial weights."""
     parts = {"train": data.train, "val": data.val, "test": data.test, "unlabelled": data.unlabelled}
     contents = {name: samples.fingerprint for name, samples in parts.items() if samples is not None}
@@ -40,7 +40,13 @@ def control_key(recipe: DistillRecipe, data: DataSet, student: Model) -> str:
 
 
 def obtain(
-    context: Context, recipe: DistillRecipe, data: DataSet, student: Model, pool: Samples, objectives: Sequence[WeightedObjective]
+    context: Context,
+    recipe: StudentRecipe,
+    data: DataSet,
+    student: Model,
+    pool: Samples,
+    objectives: Sequence[WeightedObjective],
+    order: Order | None = None,
 ) -> Model | None:
     """The trained control, by the recipe's `control`: reused, trained, taken from another run, or None.
 
@@ -49,12 +55,13 @@ def obtain(
         recipe: resolved.
         data: with all parts.
         student: a second copy of the untrained student; becomes the control.
-        pool: the student's training pool.
+        pool: the student's training pool, as far as the control sees it.
         objectives: label terms only.
+        order: which samples of the pool each step sees; None: all of them, shuffled. The recipe and the data have to decide it.
     """
     folder = context.rundir.control
     if recipe.control == "none":
-        context.say("control: none, so the report can't say what distillation was worth")
+        context.say("control: none, so the report can't say what the transfer was worth")
         return None
     if recipe.control not in ("reuse", "train"):
         source = of_run(recipe.control)
@@ -82,7 +89,7 @@ def obtain(
     if ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
-    lesson = Lesson("control", pool, objectives, recipe.train, recipe.seed, folder / "metrics.jsonl")
+    lesson = Lesson("control", pool, objectives, recipe.train, recipe.seed, folder / "metrics.jsonl", order=order)
     outcome = teach(context, student, data, lesson, views_of(recipe.augment))
     context.keep("seconds.control", outcome.seconds)
     if ranks.rank() == 0:

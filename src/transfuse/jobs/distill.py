@@ -14,14 +14,17 @@ import torch
 from transfuse import models
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
-from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
-from transfuse.data import samples as pools
+from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.jobs import control, finish, opening, terms
+from transfuse.engine.steppers.mutual import Mutual
+from transfuse.engine.steppers.supervised import Supervised
+from transfuse.jobs import control, finish, opening, probing, stages, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.networks import open_student, open_teacher, restore, with_head_of
+from transfuse.jobs.peers import joined, open_peers, restore_peers, save_peers, say_where_they_begin
+from transfuse.jobs.pools import standardised, training_pool
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
@@ -74,27 +77,14 @@ def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Ma
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
     assert isinstance(recipe.objectives, list)
     objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
-    student = obtain_student(context, recipe, data, student, objectives, oracles)
+    peers = open_peers(recipe, data, context.live)
+    student = obtain_student(context, recipe, data, student, objectives, oracles, peers)
 
-    finish.evaluate(context, recipe, data, student, baseline, oracles, began)
+    finish.evaluate(context, recipe, data, finish.trained_models(student, baseline, peers), oracles, began)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
     return Run(context.rundir.path, student.network)
-
-
-def training_pool(data: DataSet) -> Samples:
-    """Labelled and unlabelled training samples in one; regression labels in standard deviations from the mean."""
-    pool = data.train if data.unlabelled is None else pools.concat(data.train, data.unlabelled)
-    return standardised(pool, data)
-
-
-def standardised(samples: Samples, data: DataSet) -> Samples:
-    """The samples with regression labels as networks predict them: (y - mean) / std."""
-    if data.target is None:
-        return samples
-    labels = samples.labels
-    return pools.relabel(samples, (labels - labels.new_tensor(data.target.mean)) / labels.new_tensor(data.target.std))
 
 
 def obtain_teachers(
@@ -115,7 +105,7 @@ def obtain_teachers(
         model = with_head_of(student, model, data)
         if model.module is not None:
             model.module.to(context.device)
-        oracles[name] = Oracle(name, model, data, recipe.cache, precision, context.device)
+        oracles[name] = Oracle(name, model, data, recipe.cache, precision, context.device, context.say)
     return oracles
 
 
@@ -150,17 +140,27 @@ def obtain_student(
     student: Model,
     objectives: Sequence[WeightedObjective],
     oracles: Mapping[str, Oracle],
+    peers: Mapping[str, Model],
 ) -> Model:
-    """Trains the student, or opens it where it is trained already."""
+    """Trains the student, with peers beside it where there are some, or opens all of them where they are trained already."""
     if context.rundir.student.exists():
+        restore_peers(context.rundir, peers)
         return restore(student, context.rundir.student)
     pool = training_pool(data)
     channels_last = recipe.train.channels_last is True and data.modality == "image"
-    objectives, notes = terms.connected(objectives, student, {name: oracle.model for name, oracle in oracles.items()}, data, recipe.seed)
+    opened = {name: oracle.model for name, oracle in oracles.items()}
+    objectives, notes = terms.connected(objectives, student, opened, data, recipe.seed)
     for note in notes:
         context.say(note)
+    if Checkpoints(context.rundir.checkpoints / "student").load()[0] is None:  # else what was measured lies in the checkpoint
+        shown = probing.probe(context, data, standardised(data.train, data), student, opened, objectives, recipe.seed)
+        for name, samples in shown.items():
+            oracles[name].forwards += samples
     teachers = teachers_on(oracles, pool, channels_last)
-    lesson = Lesson("student", pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, teachers)
+    stepper = Mutual if peers else Supervised
+    lesson = Lesson("student", pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, teachers, stepper)
+    learner = joined(student, peers, objectives) if peers else student
+    say_where_they_begin(context, recipe)
     before = context.ledger.get("teacher_forwards", 0)
 
     def keep_forwards() -> None:
@@ -168,13 +168,15 @@ def obtain_student(
         context.keep("teacher_forwards", before + int(ranks.sum_over_ranks(asked)))  # each process asks about its share
 
     context.while_training = keep_forwards
-    outcome = teach(context, student, data, lesson, views_of(recipe.augment))
+    outcome = stages.teach_in_stages(context, learner, data, lesson, views_of(recipe.augment))
     context.while_training = None
     keep_forwards()
     context.keep("seconds.student", outcome.seconds)
     if note := control.stopped_note("student", outcome):
         context.say(note)
     if ranks.rank() == 0:
+        save_peers(context.rundir, recipe, peers, outcome.best_step)
         models.save_model(student, context.rundir.student, {"stopped": outcome.stopped, "best_step": outcome.best_step})
+        stages.forget(context, lesson.name)
     ranks.barrier()
     return student

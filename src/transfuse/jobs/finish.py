@@ -18,7 +18,7 @@ from transfuse.evaluate.summary import model_summary, transfer_summary
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, read_figures
 from transfuse.jobs.rundir import replacing, write_json
-from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.control import StudentRecipe
 from transfuse.report import card, page
 
 Ask = Callable[[Samples], Tensor]
@@ -27,22 +27,31 @@ GALLERY = 256  # raw test inputs kept for galleries
 
 def evaluate(
     context: Context,
-    recipe: DistillRecipe,
+    recipe: StudentRecipe,
     data: DataSet,
-    student: Model,
-    control: Model | None,
+    trained: Mapping[str, Model],
     oracles: Mapping[str, Oracle],
     began: float,
+    source_test: Samples | None = None,
 ) -> None:
-    """Writes predictions and summary.json. The test split is looked at here and nowhere else."""
+    """Writes predictions and summary.json. The test split, and a source domain's, are looked at here and nowhere else.
+
+    Args:
+        context: the job.
+        recipe: resolved.
+        data: with all parts.
+        trained: what was trained, as the summary calls it: see `trained_models`.
+        oracles: teachers by name.
+        began: when this process began with the job.
+        source_test: of a job with two domains.
+    """
     if ranks.rank() != 0:
         return
     threads = recipe.budget.threads
-    outputs = {"student": keep_predictions(context, data, "student", asking(student))}
-    models = {"student": summary_of(data, outputs["student"], measured(student, data, threads), recipe.seed)}
-    if control is not None:
-        outputs["control"] = keep_predictions(context, data, "control", asking(control))
-        models["control"] = summary_of(data, outputs["control"], measured(control, data, threads), recipe.seed)
+    outputs, models = {}, {}
+    for name, model in trained.items():
+        outputs[name] = keep_predictions(context, data, name, asking(model))
+        models[name] = summary_of(data, outputs[name], measured(model, data, threads), recipe.seed)
     before = sum(oracle.asked() for oracle in oracles.values())
     said, teachers = {}, {}
     for name, oracle in oracles.items():
@@ -73,10 +82,20 @@ def evaluate(
         },
         "budget": budget(recipe, models["student"]),
     }
+    if "stages" in ledger:
+        summary["stages"] = ledger["stages"]  # beside or before the last one: by objective, its kind, steps and seconds
+    if source_test is not None:
+        summary["source_test"] = {name: on_source(data, source_test, model, recipe.seed) for name, model in trained.items()}
     if recipe.samples:
         keep_samples(context, data, outputs, said)
     write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
     write_json(context.rundir.summary, summary)
+
+
+def trained_models(student: Model, control: Model | None, peers: Mapping[str, Model] | None = None) -> dict[str, Model]:
+    """What a job trained, by its name in summary.json: student, control (if there is one), "peer NAME"."""
+    found = {"student": student} if control is None else {"student": student, "control": control}
+    return found | {f"peer {name}": model for name, model in (peers or {}).items()}
 
 
 def report(context: Context) -> None:
@@ -116,13 +135,22 @@ def summary_of(data: DataSet, outputs: np.ndarray, costs: Mapping[str, Any] | No
     return model_summary(data.task, outputs, data.test.labels.numpy(), costs, data.target, seed)
 
 
+def on_source(data: DataSet, source_test: Samples, model: Model, seed: int) -> dict[str, Any]:
+    """What a model reaches on the test part of the domain that it comes from: metrics, intervals and the number of samples."""
+    outputs = asking(model)(source_test)
+    if data.target is not None:
+        outputs = original_units(outputs, data.target)
+    found = model_summary(data.task, outputs.numpy(), source_test.labels.numpy(), None, data.target, seed)
+    return {key: found[key] for key in ("metrics", "intervals", "samples")}
+
+
 def measured(model: Model, data: DataSet, threads: int) -> dict[str, Any]:
     """Cost of a student: on the CPU, which is where a small device would run it."""
     assert model.preprocess is not None
     return cost.measure(model.network.to("cpu"), data.train.exact([0], model.preprocess), threads=threads)
 
 
-def budget(recipe: DistillRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
+def budget(recipe: StudentRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, what it is, and whether it is met; empty where nothing was asked."""
     latency = student["latency_ms"]["batch_1"]["p50"]
     asked = {"bytes": (recipe.budget.bytes, student["bytes"]), "latency_ms": (recipe.budget.latency_ms, latency)}

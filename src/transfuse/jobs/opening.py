@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,21 +13,22 @@ import torch
 from transfuse import data as sources
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent
-from transfuse.core.types import DataRequest, DataSet, Model
+from transfuse.core.types import DataRequest, DataSet, Model, Samples
 from transfuse.data import check
 from transfuse.engine import parallel, precision
 from transfuse.engine.loader import free_memory_bytes, is_labelled
 from transfuse.evaluate import metrics
-from transfuse.jobs import control
+from transfuse.jobs import control, peers
 from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
 from transfuse.jobs.refusals import other_splits, refuse
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
+from transfuse.recipe.blocks import DataBlock, ModelBlock
 from transfuse.recipe.facts import Facts
 from transfuse.recipe.load import dump
 from transfuse.recipe.resolve import resolve, sentences
-from transfuse.recipe.schema import DistillRecipe
+from transfuse.recipe.schema import DistillRecipe, Recipe
 
 
 @dataclass
@@ -63,8 +65,10 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
     if recipe.control not in ("reuse", "train", "none"):
         control.of_run(recipe.control)
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
-    for note in student.notes:
-        context.say(f"student: {note}")
+    members = peers.open_peers(recipe, data, context.live)
+    for name, model in {"student": student, **{f"peer '{name}'": model for name, model in members.items()}}.items():
+        for note in model.notes:
+            context.say(f"{name}: {note}")
     resolved, reasons = resolve(recipe, facts_of(recipe, data, context, count_outputs(student, data)))
     assert isinstance(resolved, DistillRecipe)
     for line in sentences(resolved, reasons):
@@ -75,6 +79,7 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
         for name, block in resolved.teachers.items()
     }
+    peers.refuse_unfit(student, members, data)
     refuse(resolved, data, student, teachers, context.live)
     for warning in other_splits(resolved):
         context.say(warning)
@@ -83,18 +88,28 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
 
 def begin(recipe: DistillRecipe, reporter: Reporter | None, recipe_text: str | None, live: Live | None) -> tuple[Context, Opened]:
     """Prepares a new job and only then makes its folder: a refused job leaves nothing behind."""
+    context = new_context(recipe, reporter, live)
+    opened = prepare(recipe, context)
+    lay_out(context, recipe, recipe_text, opened.recipe, opened.reasons)
+    return context, opened
+
+
+def new_context(recipe: Recipe, reporter: Reporter | None, live: Live | None) -> Context:
+    """The context of a job that begins; nothing is written yet."""
     device = parallel.start()
     out = ranks.agreed(recipe.out or default_out(recipe.job))  # processes may start in different seconds
-    context = Context(RunDir(out), reporter or Silent(), device, live or Live())
-    opened = prepare(recipe, context)
+    return Context(RunDir(out), reporter or Silent(), device, live or Live())
+
+
+def lay_out(context: Context, recipe: Recipe, recipe_text: str | None, resolved: Recipe, reasons: Mapping[str, str]) -> None:
+    """Makes the run folder of a job that is ready, with what was asked for and what became of it."""
     if ranks.rank() == 0:
         with context.rundir.beginning():
             write_text(context.rundir.recipe, recipe_text if recipe_text is not None else dump(recipe))
-            write_json(context.rundir.env, environment(recipe.seed, describe(device), commit_here()))
-            write_json(context.rundir.path / "reasons.json", {"auto": opened.reasons, "notes": context.notes})
-            write_text(context.rundir.resolved, dump(opened.recipe))  # last: a folder that has it can be resumed
+            write_json(context.rundir.env, environment(recipe.seed, describe(context.device), commit_here()))
+            write_json(context.rundir.path / "reasons.json", {"auto": dict(reasons), "notes": context.notes})
+            write_text(context.rundir.resolved, dump(resolved))  # last: a folder that has it can be resumed
     ranks.barrier()
-    return context, opened
 
 
 def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Context:
@@ -108,11 +123,19 @@ def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Co
 
 def open_data_of(recipe: DistillRecipe, context: Context) -> DataSet:
     """The recipe's data source (or the live object in its place), opened and split."""
-    block = recipe.data
+    given = context.live.data if context.live.data is not None else recipe.data.source
+    data = sources.open_data(given, request_of(recipe.data, {"student": recipe.student, **recipe.teachers, **recipe.peers}))
+    for note in data.notes:
+        context.say(note)
+    return data
+
+
+def request_of(block: DataBlock, models: Mapping[str, ModelBlock]) -> DataRequest:
+    """What a data source is asked for; pictures without a size of their own are held at the largest that the models ask for."""
     size = block.size if isinstance(block.size, int) else None
     if size is None and block.source.startswith(("images:", "torchvision:")):
-        size = max(sizes_asked({"student": recipe.student, **recipe.teachers}), default=None)
-    request = DataRequest(
+        size = max(sizes_asked(models), default=None)
+    return DataRequest(
         unlabelled=block.unlabelled,
         val=block.split.val,
         test=block.split.test,
@@ -122,35 +145,33 @@ def open_data_of(recipe: DistillRecipe, context: Context) -> DataSet:
         task=block.task,
         unreadable=block.unreadable,
     )
-    data = sources.open_data(context.live.data if context.live.data is not None else block.source, request)
-    for note in data.notes:
-        context.say(note)
-    return data
 
 
 def facts_of(recipe: DistillRecipe, data: DataSet, context: Context, outputs: int) -> Facts:
     """What resolving needs to know; `outputs` are the student's: one or two where the data have two classes."""
-    extra = len(data.unlabelled) if data.unlabelled is not None else 0
-    labelled = int(is_labelled(data.train.labels).sum())
-    pool_bytes = sum(getattr(part, "bytes", 0) for part in (data.train, data.unlabelled) if part is not None)
+    pool = [part for part in (data.train, data.unlabelled) if part is not None]
+    tables = tuple(name for name, block in recipe.teachers.items() if block.source.startswith("predictions:"))
+    return replace(facts_about(data, pool, context, outputs), teachers=tuple(recipe.teachers), peers=tuple(recipe.peers), tables=tables)
+
+
+def facts_about(data: DataSet, pool: Sequence[Samples], context: Context, outputs: int) -> Facts:
+    """Facts that any job has: of the data, the parts of its training pool, and the machine."""
+    total, labelled = sum(map(len, pool)), sum(int(is_labelled(part.labels).sum()) for part in pool)
     on_gpu = context.device.type == "cuda"
     return Facts(
         task=data.task,
         modality=data.modality,
-        n_train=len(data.train) + extra,
+        n_train=total,
         n_labelled=labelled,
-        n_unlabelled=len(data.train) - labelled + extra,
+        n_unlabelled=total - labelled,
         n_classes=outputs,
         input_shape=data.input_shape,
-        pool_bytes=pool_bytes,
+        pool_bytes=sum(getattr(part, "bytes", 0) for part in pool),
         free_memory_bytes=torch.cuda.mem_get_info(context.device)[0] if on_gpu else free_memory_bytes(),
         device="cuda" if on_gpu else "cpu",
         bf16_units=precision.has_bf16_units(context.device),
         model_sizes=(max(data.input_shape[1:]),) if data.modality == "image" else (),
         has_cpp_compiler=precision.has_cpp_compiler(),
-        teachers=tuple(recipe.teachers),
-        peers=tuple(recipe.peers),
-        tables=tuple(name for name, block in recipe.teachers.items() if block.source.startswith("predictions:")),
         cores=os.cpu_count() or 1,
         out=str(context.rundir.path),
         live_cards={name: card_of(objective) for name, objective in context.live.objectives.items()},

@@ -11,6 +11,7 @@ from transfuse.errors import RunError
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
 from transfuse.jobs.runner import runner_of
+from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
 
@@ -32,7 +33,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     recipe = load(context.rundir.resolved)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live) if isinstance(recipe, TaughtRecipe) else []
+    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe)) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
@@ -53,14 +54,14 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def missing_live(recipe: TaughtRecipe, live: Live) -> list[str]:
+def missing_live(recipe: TaughtRecipe | AdaptRecipe, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
-    missing = ["data"] if recipe.data.source.startswith("live") and live.data is None else []
+    missing = missing_data(recipe, live)
     if recipe.student.source.startswith("live") and live.student is None:
         missing.append("student")
     missing += [
         name if name == "teacher" else f"teachers.{name}"
-        for name, block in recipe.teachers.items()
+        for name, block in getattr(recipe, "teachers", {}).items()
         if block.source.startswith("live") and name not in live.teachers
     ]
     peers = getattr(recipe, "peers", {})
@@ -69,3 +70,13 @@ def missing_live(recipe: TaughtRecipe, live: Live) -> list[str]:
     if any(block.method.startswith("live") and block.name not in live.objectives for block in blocks):
         missing.append("objectives")
     return missing
+
+
+def missing_data(recipe: TaughtRecipe | AdaptRecipe, live: Live) -> list[str]:
+    """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
+    if isinstance(recipe, AdaptRecipe):
+        given = live.data if isinstance(live.data, dict) else {}
+        lacking = any(getattr(recipe, key).source.startswith("live") and key not in given for key in recipe.data_keys)
+    else:
+        lacking = recipe.data.source.startswith("live") and live.data is None
+    return ["data"] if lacking else []

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from transfuse.core.card import TaskName
+from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
 
-_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples")
+StudentRecipe = DistillRecipe | AdaptRecipe
+"""Recipes of jobs that train one student beside a control."""
+
+_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "target_labels")
 
 
 def control_key_values(recipe: Recipe) -> dict[str, Any]:
@@ -21,17 +25,17 @@ def control_key_values(recipe: Recipe) -> dict[str, Any]:
     Args:
         recipe: a resolved recipe.
     """
-    assert isinstance(recipe, DistillRecipe)
+    assert isinstance(recipe, StudentRecipe)
     values = recipe.model_dump()
     for key in _NOT_THE_CONTROLS:
-        values.pop(key)
+        values.pop(key, None)
     values["objectives"] = [block.model_dump() for block in control_objectives(recipe)]
     if len(values["objectives"]) == 1:
         values["train"]["gradients"] = "sum"  # one term has nobody to disagree with
     return values
 
 
-def control_objectives(recipe: DistillRecipe, task: TaskName | None = None) -> list[ObjectiveBlock]:
+def control_objectives(recipe: StudentRecipe, task: TaskName | None = None) -> list[ObjectiveBlock]:
     """The label objectives of a resolved recipe, weights normalised; the task's default one where the recipe has none.
 
     A single one has weight 1. Of several, fixed weights are divided by their sum; weights that change over the run stay as they are.
@@ -44,7 +48,8 @@ def control_objectives(recipe: DistillRecipe, task: TaskName | None = None) -> l
     assert isinstance(recipe.objectives, list), "the recipe is not resolved"
     kept = [block for block in recipe.objectives if not card_of(block.name, block.method).transfers]
     if not kept or all(block.weight == 0 for block in kept):
-        task = task or (None if recipe.data.task == "auto" else recipe.data.task)
+        named = recipe.source.task if isinstance(recipe, AdaptRecipe) else recipe.data.task
+        task = task or (None if named == "auto" else named)
         assert task is not None, "the recipe is not resolved"
         kept = [ObjectiveBlock(**parse_objective(LABEL_OBJECTIVE[task]))]
     if len(kept) == 1:

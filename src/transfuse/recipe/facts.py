@@ -34,6 +34,7 @@ class Facts:
         peers: names of the networks that learn beside the student.
         cores: CPU cores that the job may use.
         out: the run folder to take where the recipe names none.
+        domains: whether the pool holds samples of a source and of a target domain.
         live_cards: card of each objective that was handed over as an object, by its name in the recipe ("live:ClassName").
     """
 
@@ -55,6 +56,7 @@ class Facts:
     peers: tuple[str, ...] = ()
     cores: int = 1
     out: str | None = None
+    domains: bool = False
     live_cards: Mapping[str, Card] = field(default_factory=dict)
 
     @property

@@ -30,7 +30,7 @@ def build(job: str) -> Schema:
     schema = RECIPES[job].model_json_schema()
     definitions: Schema = schema.setdefault("$defs", {})
     definitions.pop("ObjectiveBlock", None)
-    _sources(schema, definitions)
+    _sources(schema, RECIPES[job].data_keys)
     _blocks(schema, definitions)
     for definition in definitions.values():
         for key in definition.get("properties", {}):
@@ -58,14 +58,14 @@ def _nullable(schema: Schema) -> Schema:
     return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
 
 
-def _sources(schema: Schema, definitions: Schema) -> None:
+def _sources(schema: Schema, data_keys: tuple[str, ...]) -> None:
     """A string is short for {source: ...}."""
 
     def text_or(reference: Schema) -> Schema:
         about = {name: reference[name] for name in ("description", "default") if name in reference}
         return {"anyOf": [{"type": "string"}, {"$ref": reference["$ref"]}], **about}
 
-    for key in ("data", "student"):
+    for key in (*data_keys, "student"):
         if key in schema["properties"]:
             schema["properties"][key] = text_or(schema["properties"][key])
     if "teachers" in schema["properties"]:

@@ -18,6 +18,12 @@ DEFAULT_TERMS: dict[TaskName, dict[str, dict[str, Any]]] = {
 }
 MUTUAL_TERM: dict[str, dict[str, Any]] = {"dml": {"weight": 1.0}}
 """what `auto` adds where networks learn beside the student"""
+DOMAIN_TERM: dict[TaskName, dict[str, dict[str, Any]]] = {
+    "classification": {"mcc": {"weight": 1.0}},
+    "multilabel": {"coral": {"weight": 1.0}},
+    "regression": {"coral": {"weight": 1.0}},
+}
+"""what `auto` adds to the labels where there are two domains"""
 LABEL_OBJECTIVE: dict[TaskName, str] = {task: next(iter(terms)) for task, terms in DEFAULT_TERMS.items()}
 _NETWORK_NEEDS = {
     "teacher.features": "inner features",
@@ -36,6 +42,8 @@ def card_of(name: str, method: str, facts: Facts | None = None) -> Card:
 def default_blocks(facts: Facts) -> list[dict[str, Any]]:
     """The task's default terms as dumps of ObjectiveBlocks; with peers they learn from each other, too."""
     terms = DEFAULT_TERMS[facts.task]
+    if facts.domains:
+        terms = {LABEL_OBJECTIVE[facts.task]: {"weight": 1.0}, **DOMAIN_TERM[facts.task]}
     if facts.peers:
         label = LABEL_OBJECTIVE[facts.task]
         terms = {**(terms if facts.teachers else {label: {"weight": 1.0}}), **MUTUAL_TERM}
@@ -72,8 +80,11 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
         found.append("needs labels, and no sample of the training part has one; leave it out")
     if "peers" in card.needs and not facts.peers:
         found.append("learns from networks that train beside the student, and there are none here; add peers: {NAME: SOURCE} to a distill")
-    if "domains" in card.needs:
-        found.append("needs samples of a source and a target domain, which this job doesn't have")
+    if "rotations" in card.needs and (facts.modality != "image" or facts.input_shape[-2] != facts.input_shape[-1]):
+        shape = "x".join(map(str, facts.input_shape[-2:])) + " pixels" if facts.modality == "image" else facts.modality
+        found.append(f"turns pictures by quarters, for which they have to be square, and the data are {shape}; leave it out")
+    if "domains" in card.needs and not facts.domains:
+        found.append("needs samples of a source and a target domain, which this job doesn't have; transfuse adapt does")
     found += _teacher_refusals(block, card, facts)
     if block["parameters"].get("distribution") == "softmax" and (task == "multilabel" or facts.n_classes == 1):
         why = "several labels can be true at once" if task == "multilabel" else "a softmax over one logit is always 1"

@@ -10,6 +10,9 @@ from typing import Any
 
 from transfuse.core.card import TaskName
 from transfuse.errors import RecipeError
+from transfuse.recipe import caching
+from transfuse.recipe.augment import asked, unmixable
+from transfuse.recipe.augment import refused as refused_augment
 from transfuse.recipe.control import control_key_values, control_objectives
 from transfuse.recipe.facts import Facts
 from transfuse.recipe.methods import ObjectiveBlock
@@ -76,7 +79,7 @@ def _value_at(value: Any, parts: list[str]) -> Any:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(f"{entry['name']} ({entry['weight']:g})" if isinstance(entry, dict) else str(entry) for entry in value)
+        return ", ".join(f"{entry['name']} ({entry['weight']:g})" if isinstance(entry, dict) else _shown(entry) for entry in value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -95,15 +98,17 @@ class _Resolution:
         values, facts = self.values, self.facts
         if values["out"] is None and facts.out is not None:
             self.set(values, "out", facts.out, "out", "the recipe names no folder")
-        self.data(values["data"])
+        for key in self.recipe.data_keys:
+            self.data(values[key], key)
         self.augment(values["augment"])
         self.train(values["train"], "train", facts.n_pool)
-        for name, teacher in values["teachers"].items():
+        for name, teacher in values.get("teachers", {}).items():
             if teacher["train"] is not None:
                 key = "teacher.train" if name == "teacher" else f"teachers.{name}.train"
                 self.train(teacher["train"], key, facts.n_labelled)
         self.cache(values["cache"])
         self.objectives()
+        self.kept_answers(values["cache"])
         self.leftovers(values, "")
         if self.problems:
             raise RecipeError("\n".join(self.problems))
@@ -119,15 +124,13 @@ class _Resolution:
         if block[name] == "auto":
             self.set(block, name, decided[0], f"{prefix}.{name}", decided[1])
 
-    def data(self, data: dict[str, Any]) -> None:
-        self.auto(data, "task", "data", (self.facts.task, "what the labels are"))
-        self.auto(data, "size", "data", _size(self.facts))
+    def data(self, data: dict[str, Any], key: str) -> None:
+        self.auto(data, "task", key, (self.facts.task, "what the labels are"))
+        self.auto(data, "size", key, _size(self.facts))
 
     def augment(self, augment: dict[str, Any]) -> None:
-        asked = [name for name in ("crop", "flip") if augment[name]]
-        if asked and self.facts.modality != "image":
-            self.problems.append(f"augment.{asked[0]}: only pictures can be augmented so; the data are {self.facts.modality}")
-        if asked:
+        self.problems += refused_augment(augment, self.facts)
+        if asked(augment):
             decided = (DEFAULT_VIEWS, f"{DEFAULT_VIEWS} fixed views of each sample, so that a teacher has to answer each only once")
         else:
             decided = (1, "nothing is augmented, so all views are the same")
@@ -173,6 +176,9 @@ class _Resolution:
                 found.append(
                     "compares two views of each sample, and all are the same; set augment.crop or augment.flip, or more augment.views"
                 )
+            tables = [name for name in self.facts.tables if block["teacher"] in (None, name) or name in (block["teacher"] or ())]
+            card = card_of(block["name"], block["method"], self.facts)
+            found += unmixable(card.needs, self.values["augment"], tables if card.asks_teachers else ())
             self.problems += [f"{key}: {text}" for text in found]
             if not found:
                 self.objective(block, key)
@@ -181,6 +187,23 @@ class _Resolution:
         if all(block["weight"] == 0 for block in blocks):
             self.problems.append("objectives: every weight is 0, so there is nothing to learn from")
         self.values["objectives"] = blocks
+
+    def kept_answers(self, cache: dict[str, Any]) -> None:
+        """How many logits the cache keeps, at which temperatures, and who can't learn from that."""
+        blocks = self.values["objectives"]
+        cards = [card_of(block["name"], block["method"], self.facts) for block in blocks]
+        networks = [name for name in self.facts.teachers if name not in self.facts.tables]
+        kept, reason = caching.largest_kept(cache["top_k"], self.facts, self.values["augment"]["views"] != "fresh")
+        if cache["top_k"] != kept:
+            self.set(cache, "top_k", kept, "cache.top_k", reason)
+        if kept is None:
+            return
+        if cache["temperatures"] is None and (asked := caching.asked_temperatures(blocks, cards)):
+            reason = "those of the objectives; for another one the teacher has to be asked again"
+            self.set(cache, "temperatures", asked, "cache.temperatures", reason)
+        for block, card in zip(blocks, cards, strict=True):
+            found = caching.refused(block, card, kept, cache["temperatures"] or [], networks)
+            self.problems += [f"objectives.{block['name']}: {text}" for text in found]
 
     def objective(self, block: dict[str, Any], key: str) -> None:
         facts, card = self.facts, card_of(block["name"], block["method"], self.facts)

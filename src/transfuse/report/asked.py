@@ -72,14 +72,17 @@ def model(block: Any) -> str:
 def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, answer) for data, models and training; empty without a recipe."""
     found: list[tuple[str, str]] = []
-    data = recipe.get("data") or {}
-    if data:
-        parts = [str(data.get("source", ""))]
-        if data.get("unlabelled"):
-            parts.append(f"unlabelled inputs from {data['unlabelled']}")
-        if data.get("labels_per_class"):
-            parts.append(f"{data['labels_per_class']} labels per class, the rest of the training part unlabelled")
-        found.append(("Data", "; ".join(parts)))
+    adapting = recipe.get("job") == "adapt"
+    for key in ("source", "target") if adapting else ("data",):
+        if recipe.get(key):
+            parts = _data(recipe[key])
+            if key == "target":
+                ignored = recipe.get("target_labels") == "ignore"
+                parts.append("its labels are for the report alone" if ignored else "its training labels are learnt from, too")
+            found.append((key.capitalize(), "; ".join(parts)))
+    if adapting:
+        whose = recipe.get("select_on", "source")
+        found.append(("Selection", f"by the {whose}'s validation part{', so not unsupervised' if whose == 'target' else ''}"))
     for name, block in (recipe.get("teachers") or {}).items():
         found.append(("Teacher" if name == "teacher" else f"Teacher {name}", model(block)))
     if recipe.get("student"):
@@ -87,7 +90,8 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, block in (recipe.get("peers") or {}).items():
         found.append((f"Peer {name}", f"{model(block)}, learns beside the student"))
     if recipe.get("control"):
-        known = {"reuse": "the same student from labels only (a stored one is reused)", "train": "the same student from labels only"}
+        same = f"the same student from {'the source alone' if adapting else 'labels only'}"
+        known = {"reuse": f"{same} (a stored one is reused)", "train": same}
         found.append(("Control", known.get(recipe["control"], str(recipe["control"]))))
     train = recipe.get("train") or {}
     if train:
@@ -97,6 +101,15 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         apart = "terms that pull against each other give way (PCGrad)" if train.get("gradients") == "pcgrad" else ""
         found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision"), apart) if part)))
     return found
+
+
+def _data(block: Mapping[str, Any]) -> list[str]:
+    parts = [str(block.get("source", ""))]
+    if block.get("unlabelled"):
+        parts.append(f"unlabelled inputs from {block['unlabelled']}")
+    if block.get("labels_per_class"):
+        parts.append(f"{block['labels_per_class']} labels per class, the rest of the training part unlabelled")
+    return parts
 
 
 def value_of(recipe: Mapping[str, Any], key: str) -> str | None:

@@ -26,7 +26,7 @@ def render(run: RunFiles) -> str:
     parts = [f"# {plain(asked.model(student))}", plain(found.sentence), *map(plain, found.details)]
     parts += [plain(line) for _, line in words.budget(summary, run.recipe)]
     parts.append(markdown_table(table.rows(summary)))
-    control = " The control is the same student, trained on labels only." if "control" in summary["models"] else ""
+    control = f" The control is the same student, {words.control_is(summary)}." if "control" in summary["models"] else ""
     parts.append(f"Test split.{control} {table.latency_note(summary)}".strip())
     facts = [f"- {what}: {plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [

@@ -47,6 +47,7 @@ def render(run: RunFiles) -> str:
         budget=words.budget(summary, run.recipe),
         rows=table.rows(summary),
         role=role,
+        control_is=words.control_is(summary),
         latency_note=table.latency_note(summary),
         asked=asked.lines(run.recipe),
         terms=asked.terms(run.recipe),
@@ -79,11 +80,18 @@ def style() -> Markup:
 
 
 def _heading(run: RunFiles) -> str:
+    if words.adapted(run.summary):
+        ends = [(run.recipe.get(key) or {}).get("source") for key in ("source", "target")]
+        return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
     job = {"distill": "Distillation"}.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
     if words.peers_of(run.summary) and not run.summary.get("teachers"):
         job = "Mutual learning"
     source = (run.recipe.get("data") or {}).get("source")
     return f"{job} on {source}" if source else job
+
+
+def _selecting(run: RunFiles) -> str:
+    return f"{run.recipe.get('select_on', 'source')}'s " if words.adapted(run.summary) else ""
 
 
 def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
@@ -94,7 +102,7 @@ def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
             f"{words.title(name)[0].upper()}{words.title(name)[1:]} against size, with 95% intervals",
             plots.size_plot(table.models(run.summary), name),
         ),
-        ("On the validation split during training", plots.validation_plot(run.curves, name) if run.curves else None),
+        (f"On the {_selecting(run)}validation split during training", plots.validation_plot(run.curves, name) if run.curves else None),
     ]
     if "student" in run.curves:
         found.append(("Training loss; terms before weighting", plots.loss_plot(run.curves["student"])))

@@ -104,7 +104,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     """Does the student beat its control, by how much, and how sure is that?"""
     name = summary["primary"]["name"]
     tone, sentence = _finding(summary, name)
-    details = [*_against_teachers(summary, name), *_peers(summary, name), *_agreement(summary)]
+    details = [*_on_the_source(summary, name), *_against_teachers(summary, name), *_peers(summary, name), *_agreement(summary)]
     if summary["models"].get("control") and (summary.get("transfer") or {}).get("gain_interval"):
         samples = summary["models"]["student"].get("samples")
         over = f"the {samples:,} test samples" if samples else "the test samples"
@@ -133,9 +133,29 @@ def _finding(summary: Mapping[str, Any], name: str) -> tuple[Tone, str]:
     if low > 0:
         return "good", f"The student beats its control by {amount(name, gain)} ({_range(name, low, high)}): {both}."
     if high < 0:
-        return "bad", f"The student does worse than its control by {amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
+        harm = "Negative transfer: the student" if adapted(summary) else "The student"
+        return "bad", f"{harm} does worse than its control by {amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
     small = f"the difference of {amount(name, gain, True)} is within chance ({_range(name, low, high)})"
     return "none", f"No evidence that {_helper(summary)} helped: {both} for the control, and {small}."
+
+
+def adapted(summary: Mapping[str, Any]) -> bool:
+    """Whether the student learnt from two domains."""
+    return summary.get("job") == "adapt"
+
+
+def control_is(summary: Mapping[str, Any]) -> str:
+    """What the control was trained on."""
+    return "trained on the source alone" if adapted(summary) else "trained on labels only"
+
+
+def _on_the_source(summary: Mapping[str, Any], name: str) -> list[str]:
+    """What was reached where the labels come from."""
+    reached = {model: (block.get("metrics") or {}).get(name) for model, block in (summary.get("source_test") or {}).items()}
+    if reached.get("student") is None:
+        return []
+    beside = f", its control {metric(name, reached['control'])}" if reached.get("control") is not None else ""
+    return [f"On the source's own test part the student reaches {metric(name, reached['student'])}{beside}."]
 
 
 def amount(name: str, gain: float, signed: bool = False) -> str:
@@ -150,6 +170,8 @@ def _range(name: str, low: float, high: float) -> str:
 
 def _helper(summary: Mapping[str, Any]) -> str:
     """What the student had and its control had not."""
+    if adapted(summary):
+        return "the target's samples"
     if not peers_of(summary):
         return "the teacher"
     return "learning from teacher and peers" if summary.get("teachers") else "learning from peers"
