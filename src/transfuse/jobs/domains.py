@@ -22,6 +22,7 @@ from transfuse.jobs.context import Context, split_ready
 from transfuse.jobs.networks import count_outputs, open_student
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.augment import MIXES
 from transfuse.recipe.blocks import DataBlock
 from transfuse.recipe.needs import card_of
 from transfuse.recipe.resolve import resolve, sentences
@@ -112,8 +113,8 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
     """What would else be met after minutes of training.
 
     Raises:
-        TransfuseError: nothing looks at the target, labels that aren't there, batches that can't hold both domains, crops larger than the
-            pictures, objectives that find no features, a cache that can't be written.
+        TransfuseError: nothing looks at the target, labels that aren't there, batches that can't hold both domains, mixed samples,
+            augmentation that doesn't fit the pictures, objectives that find no features, a cache that can't be written.
     """
     assert isinstance(recipe.objectives, list)
     if recipe.target_labels == "use" and not bool(is_labelled(both.pools[1].labels).any()):
@@ -128,6 +129,10 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
         what = f"a batch of {recipe.train.batch_size} would hold {counts[0]} samples of the source and {counts[1]} of the target"
         where = "on each process" if ranks.world_size() > LEAST else f"; {LEAST} of each are the least"
         raise RecipeError(f"{what} {where}", where="train.batch_size", fix="raise it, or set target_share nearer to 0.5")
+    mixing = [name for name in MIXES if getattr(recipe.augment, name)]
+    if mixing:
+        what = f"{' and '.join(mixing)} would mix samples of one domain with those of the other"
+        raise RecipeError(what, where=f"augment.{mixing[0]}", fix="leave it out")
     refuse_augmentation(recipe.augment, both.data)
     objectives = [terms.build(block, (), copy.deepcopy(dict(context.live.objectives))) for block in recipe.objectives]
     objectives, _ = terms.connected(objectives, student, {}, both.data, recipe.seed)
