@@ -469,9 +469,10 @@ def test_a_reference_that_asks_for_what_is_not_there_is_told_what_is():
         prove(Good, "value", reference=wrong)
 
 
-def test_inductor_is_left_out_without_a_compiler(monkeypatch):
+def test_inductor_is_left_out_without_a_compiler_and_that_is_said(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    prove(from_function(branch_on_value), "inductor")
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
+        prove(from_function(branch_on_value), "inductor")
 
 
 def test_a_transfuse_error_is_a_refusal_too():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 
@@ -19,8 +20,8 @@ def has_bf16_units(device: torch.device | str) -> bool:
 
 
 def has_cpp_compiler() -> bool:
-    """Whether torch.compile can build CPU code here."""
-    return any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+    """Whether torch.compile can build CPU code here: with $CXX, or with a compiler that goes by its usual name."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "c++", "clang++"))
 
 
 def autocast(precision: str, device: torch.device | str) -> AbstractContextManager[object]:
