@@ -33,12 +33,12 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import broadcast, results
 from transfuse import models, objectives
 from transfuse.core.taps import Taps
-from transfuse.core.types import Batch, ModelRequest, Signals, Step, WeightedObjective
+from transfuse.core.types import Batch, ModelRequest, Signals, Step, Trial, WeightedObjective
 from transfuse.engine.features import connect, shipped
 from transfuse.errors import TransfuseError
 
 Shape = tuple[int, ...]
-BLOCKS = 9
+BLOCKS = 7
 SHORTEST = 0.02  # seconds that a block lasts at least: a clock's own jitter is then nothing
 
 
@@ -67,6 +67,7 @@ SCALES = {
 }
 TWO_LAYERS = ("fsp",)  # what compares two layers of one model; others get the last of the large scale's taps alone
 SETTINGS: dict[str, dict[str, Any]] = {"hidden_cosine": {"tokens": "mean"}}
+PROBING = ("ewc",)  # has to look at samples before it can run
 POOL = 50000  # samples that ids are drawn from
 
 
@@ -104,7 +105,14 @@ class Bench:
         student = (copy.deepcopy(self.student), self.sample)
         [weighted], _ = connect([weighted], student, {"teacher": (self.teacher, self.sample)}, seed=0)
         [weighted], network = shipped([weighted], student)
+        if name in PROBING:
+            weighted.objective.probe(self.trial(network), None)  # type: ignore[operator]
         return weighted, network
+
+    def trial(self, network: nn.Module) -> Trial:
+        """A network with two random samples to try it on."""
+        inputs, labels = torch.randn(2, *self.sample.shape[1:]), torch.tensor([0, 1])
+        return Trial(network.eval(), "classification", lambda samples: iter([(inputs, labels)]), F.cross_entropy)
 
     def shapes(self, network: nn.Module, paths: tuple[str, ...]) -> dict[str, Shape]:
         if paths == ("attention",):
@@ -136,12 +144,14 @@ class Bench:
             return replace(step, peers={"peer": said({}, False)}) if "peers" in card.needs else step
 
         step = replace(view(), parameters=dict(network.named_parameters()))
+        if "rotations" in card.needs:
+            step = replace(step, rotations=(view(), view(), view()))
         return replace(step, second=view()) if "two_views" in card.needs else step
 
 
 def work_of(objective: nn.Module, step: Step) -> Callable[[], None]:
     """Forward and backward of one objective."""
-    views = [one for one in (step, step.second) if one is not None]
+    views = [one for one in (step, step.second, *step.rotations) if one is not None]
     leaves = [leaf for one in views for leaf in (one.student.logits, *one.student.features.values())]
     trained = [*objective.parameters(), *step.parameters.values()]
 
@@ -168,16 +178,24 @@ def bare_step(scale_name: str) -> Callable[[], None]:
 
 
 def peak_bytes(work: Callable[[], None]) -> int:
-    """The most bytes that tensors made by `work` held at one time, by torch's record of allocations and releases on the CPU."""
+    """The most bytes that tensors made by `work` held at one time, by torch's record of allocations and releases on the CPU.
+
+    Releases of what was there before are left out, by address: torch reports some of them, with the size of an earlier tenant.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         recorded.export_chrome_trace(file.name)
         events = json.loads(Path(file.name).read_text())["traceEvents"]
-    changes = [event for event in events if event.get("name") == "[memory]"]
+    held: dict[int, int] = {}
     live = most = 0
-    for event in sorted(changes, key=lambda event: event["ts"]):
-        live += event["args"]["Bytes"]
+    for event in sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"]):
+        size, address = event["args"]["Bytes"], event["args"]["Addr"]
+        if size > 0:
+            held[address] = size
+        else:
+            size = -held.pop(address, 0)
+        live += size
         most = max(most, live)
     return most
 
