@@ -31,6 +31,14 @@ def test_a_run_gives_its_student_teacher_and_control(tmp_path):
         assert model.source == f"run:{folder}{part}"
 
 
+def test_a_peer_is_opened_by_its_name(run):
+    save_model(open_model("builtin:mlp", ModelRequest(outputs=2, input_shape=(3,), seed=7)), run / "peers/wide.safetensors", {})
+    expected = open_model("builtin:mlp", ModelRequest(outputs=2, input_shape=(3,), seed=7)).network.linear.weight
+    assert torch.equal(weight(f"run:{run}#peer:wide"), expected)
+    with pytest.raises(ModelError, match=r"no peer wid - did you mean 'peer:wide'.*\n.*it has: student, teacher, control, peer:wide"):
+        open_model(f"run:{run}#peer:wid", ModelRequest())
+
+
 def test_a_folder_may_have_a_hash_in_its_name(run):
     assert weight(f"run:{run}").shape == weight(f"run:{run}#control").shape
 

@@ -25,8 +25,8 @@ class Live:
     data: Any = None
     student: nn.Module | None = None
     teachers: Mapping[str, nn.Module] = field(default_factory=dict)
-    peers: Mapping[str, nn.Module] = field(default_factory=dict)
     objectives: Mapping[str, nn.Module] = field(default_factory=dict)
+    peers: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass

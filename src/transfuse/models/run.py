@@ -1,4 +1,4 @@
-"""A network that an earlier job left in its run folder: `run:PATH`, `run:PATH#teacher`, `run:PATH#control`."""
+"""A network that an earlier job left in its run folder: `run:PATH`, `run:PATH#teacher`, `run:PATH#control`, `run:PATH#peer:NAME`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,40 @@ from transfuse.errors import ModelError
 from transfuse.models import file
 
 PARTS = {"student": "student.safetensors", "teacher": "teacher.safetensors", "control": "control/student.safetensors"}
+PEER = "peer:"  # and its name: a network that learnt beside the student
 
 
 def open_model(name: str, request: ModelRequest) -> Model:
-    """Opens the student (or teacher, or control) of a run.
+    """Opens the student (or teacher, control, or a peer) of a run.
 
     Raises:
         ModelError: no such folder, no such part, or the run has not written it.
     """
     whole = "#" not in name or Path(name).expanduser().is_dir()  # a folder's own name may have a #
     folder, hash_sign, part = (name, "", "student") if whole else name.rpartition("#")
-    if part not in PARTS:
-        raise ModelError(f"a run has no part '{part}'{did_you_mean(part, PARTS)}", f"run:{name}", f"parts: {', '.join(PARTS)}")
     path = Path(folder).expanduser()
+    if part not in PARTS and not part.startswith(PEER):
+        known = f"parts: {', '.join(PARTS)}, {PEER}NAME"
+        raise ModelError(f"a run has no part '{part}'{did_you_mean(part, PARTS)}", f"run:{name}", known)
     if not path.is_dir():
         raise ModelError("no such run folder", f"run:{name}", "give the folder that a job wrote (its `out`)")
-    weights = path / PARTS[part]
-    if not weights.is_file():
-        there = [known for known, place in PARTS.items() if (path / place).is_file()]
+    there = parts_in(path)
+    if part not in there:
+        wanted = PARTS.get(part) or f"{part.replace(':', ' ')}{did_you_mean(part, there)}"
         fix = f"it has: {', '.join(there)}" if there else f"is it finished? transfuse resume {folder}"
-        raise ModelError(f"the run has no {PARTS[part]}", f"run:{name}", fix)
-    model = file.open_model(str(weights), request)
+        raise ModelError(f"the run has no {wanted}", f"run:{name}", fix)
+    model = file.open_model(str(there[part]), request)
     model.source = f"run:{folder}{hash_sign}{part if hash_sign else ''}"
     return model
 
 
+def parts_in(path: Path) -> dict[str, Path]:
+    """The networks that a run folder holds: part -> file."""
+    places = {part: path / place for part, place in PARTS.items()}
+    places |= {f"{PEER}{place.stem}": place for place in sorted((path / "peers").glob("*.safetensors"))}
+    return {part: place for part, place in places.items() if place.is_file()}
+
+
 def catalog() -> Mapping[str, str]:
     """How a run is named; there is nothing to choose from."""
-    return {"PATH": "the student of a run folder; run:PATH#teacher and run:PATH#control for the others"}
+    return {"PATH": "the student of a run folder; run:PATH#teacher, run:PATH#control and run:PATH#peer:NAME for the others"}
