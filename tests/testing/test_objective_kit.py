@@ -188,10 +188,8 @@ def test_a_right_objective_passes_every_check():
     check_objective(Good, kd_reference, zero_at_equality=True, invariance={"a softmax ignores shifts": shift_student_logits})
 
 
-def test_every_check_has_a_planted_defect():
-    elsewhere = {"card", "schema", "invariance", "saved", "float32", "unlabelled", "two_processes", "inductor"}
-    assert {check for _, check in PLANTED.values()} | elsewhere == set(CHECKS)
-    assert set(QUICK) < set(CHECKS)
+def test_the_quick_checks_leave_out_what_takes_seconds():
+    assert set(CHECKS) - set(QUICK) == {"compiled", "two_processes", "inductor"}
 
 
 def test_a_broken_invariance_is_found():
