@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,67 +14,22 @@ from transfuse.core import ranks, seeds
 from transfuse.core.protocols import Evaluate, Listener, Stepper
 from transfuse.core.types import Batch, Progress, Term
 from transfuse.engine import parallel
+from transfuse.engine.apart import Apart
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.ema import Ema
 from transfuse.engine.interrupt import Interrupt
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.optim import build_optimizer
+from transfuse.engine.phases import forget_gradients, over_phases
 from transfuse.engine.schedule import SCHEDULES
+from transfuse.engine.settings import Outcome, Settings, State
 from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError, RecipeError, RunError
 
+__all__ = ["Loop", "Outcome", "Settings", "State"]
+
 LOGGED = 200  # training lines per run, whatever its length
 CHECKED = 25  # steps after which a GPU's terms are looked at
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train, as plain values; see the recipe's `train` block for their meaning."""
-
-    steps: int
-    seed: int
-    optimizer: tuple[str, dict[str, Any]] = ("adamw", {})
-    schedule: tuple[str, dict[str, Any]] = ("cosine", {})
-    clip: float | None = None
-    accumulate: int = 1
-    ema: float | None = None
-    fp16: bool = False
-    evaluate_every: int = 0  # steps; 0: only at the end
-    checkpoint_seconds: float = 30.0
-    select: str = "best"
-    metric: str = "accuracy"
-    higher_is_better: bool = True
-    stop_at: float | None = None
-    patience: int | None = None
-    minutes: float | None = None
-    allow_batch_split: bool = False
-
-
-@dataclass
-class State:
-    """All that changes while training; a checkpoint holds it."""
-
-    step: int = 0
-    seconds: float = 0.0
-    micro_batches: int = 1  # raised when memory runs out
-    best: float | None = None
-    best_step: int = 0
-    best_weights: dict[str, Tensor] | None = None
-    evaluations_since_best: int = 0
-    stopped: str = ""
-    pending: list[list[float]] = field(default_factory=list)  # term values since the last line of the log
-
-
-@dataclass
-class Outcome:
-    """What a finished training run was."""
-
-    steps: int
-    seconds: float
-    stopped: str
-    best_step: int
-    best: float | None
-    notes: list[str]
 
 
 class Loop:
@@ -110,11 +64,13 @@ class Loop:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = Ema(self.student, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
-        self.state, self.names, self.notes = State(), [], []
+        self.state, self.names, self.notes = State(step=settings.first), [], []
         self.rows: list[tuple[int, Tensor]] = []
         self.state.micro_batches = settings.accumulate
         self._refuse_split(settings.accumulate, "train.accumulate")
-        self.called, notes = parallel.wrap(self.module, loader.device)
+        unused = len(stepper.phases()) > 1 or getattr(stepper, "partial", bool)()
+        self.called, notes = parallel.wrap(self.module, loader.device, unused)
+        self.combine = getattr(stepper, "combine", None)
         self.notes += notes
 
     def fit(self) -> Outcome:
@@ -175,27 +131,47 @@ class Loop:
                 self._say(f"memory ran out at step {self.state.step}: batches are now computed in {more} parts; {same}")
 
     def _update(self, batch: Batch) -> Tensor:
-        values = torch.zeros(0)
+        """One update per phase; the values behind `names`, see `over_phases`."""
+        totals = self._totals(batch)
+        rows: list[tuple[list[str], Tensor]] = []
         for phase in self.stepper.phases():
             self.optimizer.zero_grad(set_to_none=True)
-            totals = self._totals(batch)
             pieces = torch.arange(len(batch), device=batch.ids.device).tensor_split(min(self.state.micro_batches, len(batch)))
-            values = torch.zeros(1 + len(totals), device=batch.ids.device)
-            for number, rows in enumerate(pieces):
-                piece = batch if len(pieces) == 1 else batch.select(rows)
+            names, parts, apart = [], [], Apart(self.module, self.combine) if self.combine is not None else None
+            for number, places in enumerate(pieces):
+                piece = batch if len(pieces) == 1 else batch.select(places)
                 seeds.seed_step(self.settings.seed, "step", self.state.step, phase, number, ranks.rank())
-                with parallel.without_sync(self.called, last=number == len(pieces) - 1):
+                with parallel.without_sync(self.called, last=number == len(pieces) - 1 and apart is None):
                     terms = self.called(piece, phase, self.progress)
                     losses = [self._reduce(term, totals[term.name], len(pieces)) for term in terms]
-                    loss = torch.stack([term.weight * value for term, value in zip(terms, losses, strict=True)]).sum()
-                    self.scaler.scale(loss * ranks.world_size()).backward()
-                self.names = ["loss", *(term.name for term in terms)]
-                values += torch.stack([value.detach().float() for value in [loss, *losses]])
+                    weighted = [term.weight * value for term, value in zip(terms, losses, strict=True)]
+                    loss = torch.stack(weighted).sum()
+                    if apart is None:
+                        self.scaler.scale(loss * ranks.world_size()).backward()
+                    else:
+                        self._differentiate(weighted, apart)
+                names = ["loss", *(term.name for term in terms)]
+                parts.append(torch.stack([value.detach().float() for value in [loss, *losses]]))
+            rows.append((names, parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)))
+            if apart is not None:
+                seeds.seed_step(self.settings.seed, "combine", self.state.step, phase)  # the same draws on all ranks
+                apart.combine()
+            forget_gradients(self.module, self.stepper.trains(phase))
             self._apply_gradient()
         parallel.average_buffers(self.student)  # after every step, not when a clock says so: bits must not depend on it
         if self.ema is not None:
             self.ema.update(self.student, self.state.step + 1)
+        self.names, values = over_phases(rows)
         return values
+
+    def _differentiate(self, weighted: list[Tensor], apart: Apart) -> None:
+        """Every term's own gradient, for a stepper that combines them."""
+        for term, loss in enumerate(weighted):
+            gradients: Sequence[Tensor | None] = [None] * len(apart.parameters)
+            if loss.requires_grad:
+                more = term + 1 < len(weighted)
+                gradients = torch.autograd.grad(self.scaler.scale(loss), apart.parameters, retain_graph=more, allow_unused=True)
+            apart.add(term, gradients)
 
     def _totals(self, batch: Batch) -> dict[str, Tensor | None]:
         """Per term: over how many samples of the whole step, on all ranks, it is averaged."""
@@ -219,8 +195,9 @@ class Loop:
     def _apply_gradient(self) -> None:
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
-        factor = SCHEDULES[self.settings.schedule[0]]((self.state.step + 0.5) / self.settings.steps, **self.settings.schedule[1])
+            for group in self.stepper.clipped():
+                nn.utils.clip_grad_norm_([parameter for module in group for parameter in module.parameters()], self.settings.clip)
+        factor = SCHEDULES[self.settings.schedule[0]](self._share(self.state.step + 0.5), **self.settings.schedule[1])
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
         self.scaler.step(self.optimizer)
@@ -228,7 +205,11 @@ class Loop:
 
     @property
     def progress(self) -> float:
-        return self.state.step / self.settings.steps
+        return self._share(self.state.step)
+
+    def _share(self, step: float) -> float:
+        """How much of this stage is over: each has its own learning-rate and weight schedules."""
+        return (step - self.settings.first) / (self.settings.steps - self.settings.first)
 
     # between steps
 
@@ -246,7 +227,7 @@ class Loop:
             line = {"step": self.state.step, "epoch": self.epoch, "loss": loss, "terms": values}
             if ranks.rank() == 0:
                 self.track.write("train", {**line, "lr": self.optimizer.param_groups[0]["lr"]})
-            self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, {"loss": loss}))
+            self._tell({"loss": loss})
 
     def _check(self) -> None:
         """Moves the terms of the last steps to the host and stops at the first that is not finite."""
@@ -288,7 +269,7 @@ class Loop:
             self.state.evaluations_since_best += 1
         if ranks.rank() == 0:
             self.track.write("val", {"step": self.state.step, "epoch": self.epoch, "metrics": metrics})
-        self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, metrics))
+        self._tell(metrics)
         self._stop_by_metric(value)
 
     def _stop_by_metric(self, value: float) -> None:
@@ -319,6 +300,7 @@ class Loop:
         self._check()  # never keep a state whose loss was not finite
         if ranks.rank() == 0:
             content = {
+                "stage": self.track.stage,
                 "loop": copy.copy(vars(self.state)),
                 "trained": self.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -351,7 +333,8 @@ class Loop:
             self.ema.module.load_state_dict(content["ema"])
         self.state, self.names = State(**content["loop"]), content["names"]
         self._say_what_is_not_promised(content.get("processes", 1))
-        if ranks.rank() == 0:
+        ended = self.state.step >= self.settings.steps or bool(self.state.stopped)
+        if ranks.rank() == 0 and not ended:  # a stage that is over has written its lines, and later ones may stand behind them
             self.track.cut(content["metrics_bytes"])
 
     def _say_what_is_not_promised(self, processes: int) -> None:
@@ -370,4 +353,7 @@ class Loop:
 
     def _say(self, text: str) -> None:
         self.notes.append(text)
-        self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, {}, note=text))
+        self._tell({}, note=text)
+
+    def _tell(self, values: dict[str, float], note: str = "") -> None:
+        self.listen(Progress(self.track.run, self.state.step, self.settings.steps, self.epoch, values, note, self.track.stage))

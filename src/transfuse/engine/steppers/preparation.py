@@ -41,6 +41,9 @@ class Preparation(Supervised):
         self._kept = ()
         student.requires_grad_(True)
 
+    def partial(self) -> bool:
+        return False
+
     def _students_signals(self, batch: Batch) -> Signals:
         return Signals(torch.zeros(len(batch), 0, device=batch.ids.device))
 

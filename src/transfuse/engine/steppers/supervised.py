@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.protocols import Teacher
+from transfuse.core.stages import prepared_parts
 from transfuse.core.taps import Taps
 from transfuse.core.types import Batch, Signals, Step, Term, WeightedObjective
 from transfuse.engine.precision import autocast
-from transfuse.engine.teacher_cache.teachers import with_features
+from transfuse.engine.rotations import taken_apart, with_turns
+from transfuse.engine.teacher_cache.teachers import asked_live, with_features
 
 
 class Supervised(nn.Module):
     """Runs the student once, asks each teacher once, and evaluates every objective.
 
     The student runs in the chosen precision, objectives in at least fp32. Teachers are kept out of the module tree: they are neither
-    trained nor saved. Features that objectives tap come from the same forward passes; `engine.features.connect` finds their paths.
+    trained nor saved. Features that objectives tap come from the same forward passes; `engine.features.connect` finds their paths. Where
+    an objective needs rotations, the student sees all four turns of a batch in one pass, and the others its upright part. What an earlier
+    stage prepared stays as it is.
 
     Args:
         student: the network; logits out.
@@ -48,15 +53,27 @@ class Supervised(nn.Module):
         self.student = student
         self.objectives = nn.ModuleList([weighted.objective for weighted in objectives])
         self._weighted = tuple(objectives)
-        self._teachers = {name: with_features(teacher, self._teacher_taps(name)) for name, teacher in (teachers or {}).items()}
+        self._teachers = {name: self._ready(name, teacher) for name, teacher in (teachers or {}).items()}
+        self._kept = tuple(part.requires_grad_(False) for weighted in objectives for part in prepared_parts(weighted.objective))
         self._preprocess, self._precision, self._channels_last = preprocess, precision, channels_last
         self._second = second
         self._forward = (forward,) if forward is not None else ()  # a tuple, so that it is not registered as a second student
         self._student_taps = tuple(dict.fromkeys(path for weighted in objectives for path in weighted.student_taps))
         self._taps: Taps | None = None  # made with the first batch, on its device
 
+    def _ready(self, name: str, teacher: Teacher) -> Teacher:
+        """A teacher as its objectives ask it: with features, and live about rotations, which no cache holds."""
+        turned = any("rotations" in weighted.card.needs and name in weighted.teachers for weighted in self._weighted)
+        return with_features(asked_live(teacher) if turned else teacher, self._teacher_taps(name))
+
     def _teacher_taps(self, name: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(path for weighted in self._weighted if name in weighted.teachers for path in weighted.teacher_taps))
+
+    def train(self, mode: bool = True) -> Supervised:
+        super().train(mode)
+        for part in self._kept:
+            part.eval()
+        return self
 
     def trained(self) -> nn.Module:
         return self
@@ -64,9 +81,23 @@ class Supervised(nn.Module):
     def phases(self) -> list[str]:
         return ["all"]
 
+    def trains(self, phase: str) -> Collection[nn.Parameter] | None:
+        return None
+
+    def clipped(self) -> list[list[nn.Module]]:
+        return [[self]]
+
+    def network(self) -> nn.Module:
+        """The student itself: where taps find its features and objectives its weights."""
+        return self.student
+
     def batch_level(self) -> list[str]:
         """Objectives that relate the samples of a batch to each other, which splitting a batch would change."""
         return [weighted.name for weighted in self._weighted if weighted.card.level == "batch"]
+
+    def partial(self) -> bool:
+        """Whether some weights get no gradient: the last layers, where all terms look at inner features alone."""
+        return all(inner_only(weighted.card) for weighted in self._weighted)
 
     def defined(self, batch: Batch) -> dict[str, Tensor | None]:
         """Per term: bool [batch] where it is defined, by what its card needs; None for scalars."""
@@ -88,30 +119,40 @@ class Supervised(nn.Module):
         return self.terms(batch, phase, progress)
 
     def terms(self, batch: Batch, phase: str, progress: float) -> list[Term]:
-        step = self._look(batch, self._weighted, progress)
+        return self._students_terms(self._look(batch, self._weighted, progress), self.defined(batch))
+
+    def _students_terms(self, step: Step, masks: Mapping[str, Tensor | None]) -> list[Term]:
         doubled = [weighted for weighted in self._weighted if "two_views" in weighted.card.needs]
         if doubled:
             if self._second is None:
                 raise ValueError(f"{doubled[0].name} needs a second view of each sample")
-            step.second = self._look(self._second(batch), doubled, progress)
-        masks = self.defined(batch)
+            step.second = self._look(self._second(step.batch), doubled, step.progress)
         return [self._term(weighted, step, masks[weighted.name]) for weighted in self._weighted]
 
     def _look(self, batch: Batch, asking: Sequence[WeightedObjective], progress: float) -> Step:
         """One forward pass of the student and the answers of all teachers that these objectives ask."""
-        inputs = self._preprocess(batch.inputs)
-        if self._channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        student = self._signals(inputs)
-        names = sorted({name for weighted in asking for name in weighted.teachers})
-        answers = {name: self._teachers[name].answers(batch.ids, batch.views, batch.inputs) for name in names}
-        return Step(batch, student, answers, progress)
+        turning = [weighted for weighted in asking if "rotations" in weighted.card.needs]
+        seen = with_turns(batch) if turning else batch
+        student = self._students_signals(seen)
+        answers = {}
+        for name in sorted({name for weighted in asking for name in weighted.teachers}):
+            shown = seen if any(name in weighted.teachers for weighted in turning) else batch
+            answers[name] = self._teachers[name].answers(shown.ids, shown.views, shown.inputs)
+        return taken_apart(seen, student, answers, progress) if turning else Step(batch, student, answers, progress)
+
+    def _students_signals(self, batch: Batch) -> Signals:
+        return self._signals(self._prepared(batch, self._preprocess))
+
+    def _prepared(self, batch: Batch, preprocess: Callable[[Tensor], Tensor]) -> Tensor:
+        """A network's inputs from the shared raw view."""
+        inputs = preprocess(batch.inputs)
+        return inputs.contiguous(memory_format=torch.channels_last) if self._channels_last and inputs.ndim == 4 else inputs
 
     def _signals(self, inputs: Tensor) -> Signals:
         """The student's forward pass; with features where an objective taps some."""
         if self._student_taps and self._taps is None:
             compiled = bool(self._forward) and isinstance(self._forward[0], torch._dynamo.OptimizedModule)
-            self._taps = Taps(self.student, self._student_taps, inputs[:1], compile=compiled)
+            self._taps = Taps(self.network(), self._student_taps, inputs[:1], compile=compiled)
         with autocast(self._precision, inputs.device):
             if self._taps is not None:
                 logits, features = self._taps(inputs)
@@ -122,17 +163,27 @@ class Supervised(nn.Module):
         """One objective's values, from the teachers and the taps that the recipe gave it."""
         seen = _given(step, weighted)
         seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None
+        seen.rotations = tuple(_given(turned, weighted) for turned in step.rotations) if "rotations" in weighted.card.needs else ()
         if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
             seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
-        if weighted.card.level == "parameters":
-            seen = replace(seen, parameters=dict(self.student.named_parameters()))
-        values = weighted.objective(seen)
+        if weighted.card.level == "parameters" or "student.head" in weighted.card.needs:
+            seen = replace(seen, parameters=dict(self.network().named_parameters()))
+        values = self._values(weighted, seen)
         return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
+
+    def _values(self, weighted: WeightedObjective, step: Step) -> Tensor:
+        return weighted.objective(step)
+
+
+def inner_only(card: Card) -> bool:
+    """Whether an objective looks at inner features and not at what the network says."""
+    features = {"student.features", "teacher.features"} & set(card.needs)
+    return bool(features) and not {"labels", "hard_labels", "teacher.logits", "teacher.logits.dense"} & set(card.needs)
 
 
 def _given(step: Step, weighted: WeightedObjective) -> Step:
     teachers = {name: _tapped(step.teachers[name], weighted.teacher_taps) for name in weighted.teachers}
-    return replace(step, student=_tapped(step.student, weighted.student_taps), teachers=teachers, second=None)
+    return replace(step, student=_tapped(step.student, weighted.student_taps), teachers=teachers, second=None, rotations=())
 
 
 def _tapped(signals: Signals, paths: tuple[str, ...]) -> Signals:
