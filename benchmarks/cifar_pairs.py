@@ -57,7 +57,12 @@ IMPOSSIBLE = {
     "ewc": "it holds on to pretrained weights, and this student starts from random ones",
     "cross_entropy": "it is the control",
 }
-NOTES = {"bss": "no teacher", "tf_kd": "no teacher", "hidden_cosine": "run with tokens: mean"}
+NOTES = {
+    "bss": "no teacher",
+    "tf_kd": "no teacher",
+    "dml": "no teacher, a second ResNet-20 learns beside the student",
+    "hidden_cosine": "run with tokens: mean",
+}
 
 
 def reason_against(name: str) -> str | None:
@@ -104,15 +109,18 @@ def folder_of(work: Path, name: str, seed: int) -> Path:
 
 def recipe(work: Path, name: str, seed: int) -> dict[str, Any]:
     """The arguments of `transfuse.distill`."""
-    transfers = objectives.card(name).transfers
+    card, student = objectives.card(name), {"source": "builtin:resnet20", "options": {"shortcut": "A"}}
+    others: dict[str, Any] = {"teacher": f"file:{work / 'akamaster_resnet56.safetensors'}"}
+    if "peers" in card.needs:
+        others = {"peers": {"peer": student}}
     return {
         "data": f"arrays:{work / 'data.npz'}",
-        "teacher": f"file:{work / 'akamaster_resnet56.safetensors'}",
-        "student": {"source": "builtin:resnet20", "options": {"shortcut": "A"}},
+        "student": student,
+        **others,
         "objectives": ["cross_entropy", {name: SETTINGS.get(name, {})}],
         **BUDGET,
         # an objective without a teacher would be part of its own control, so it is held against the others' control
-        "control": "reuse" if transfers else str(folder_of(work, "kd", seed)),
+        "control": "reuse" if card.transfers else str(folder_of(work, "kd", seed)),
         "cache": {"dir": str(work / "cache")},
         "samples": False,
         "seed": seed,
