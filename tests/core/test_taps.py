@@ -15,7 +15,9 @@ from transfuse.core.taps import Taps
 from transfuse.core.types import ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
+from transfuse.jobs.networks import BinaryHead
 from transfuse.models import open_model
+from transfuse.models.classes import SelectedOutputs
 from transfuse.testing import processes
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -272,3 +274,11 @@ def test_stages_are_paired_from_the_last_backwards():
     assert taps.paired(["a", "b", "c"], ["x", "y"]) == (["b", "c"], ["x", "y"])
     assert taps.paired(["a"], ["x", "y"]) == (["a"], ["y"])
     assert taps.paired([], ["x", "y"]) == ([], [])
+
+
+def test_a_wrapped_network_is_tapped_by_its_own_paths():
+    inner, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
+    for wrapped in (SelectedOutputs(inner, [1]), BinaryHead(inner, 1)):
+        assert torch.equal(Taps(wrapped, ["1"], inputs)(inputs)[1]["1"], inner[:2](inputs))
+    with pytest.raises(ModelError, match="has no module '7'"):
+        Taps(SelectedOutputs(inner, [1]), ["7"], inputs)
