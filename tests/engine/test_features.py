@@ -10,8 +10,11 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.features import connect
 from transfuse.engine.loop import Loop, Settings
 from transfuse.engine.steppers.supervised import Supervised
+from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory
+from transfuse.engine.teacher_cache.forms import Dense
+from transfuse.engine.teacher_cache.room import Room
 from transfuse.engine.teacher_cache.store import Store
-from transfuse.engine.teacher_cache.teachers import CachedTeacher, LiveTeacher, TableTeacher, with_features
+from transfuse.engine.teacher_cache.teachers import LiveTeacher, TableTeacher, with_features
 from transfuse.errors import ModelError, RecipeError
 from transfuse.objectives import card, get
 
@@ -88,10 +91,11 @@ def test_objectives_get_their_own_taps_in_their_own_order(problem):
     assert seen == {"one": (["4", "0"], ["2"]), "other": (["2"], ["1", "2"]), "none": ([], [])}
 
 
-def test_a_remembered_teacher_is_asked_live_for_features(problem, tmp_path):
+def test_a_remembered_teacher_is_asked_live_for_features_that_are_not_kept(problem, tmp_path):
     loader = problem.loader()
     asked = live(wide(), loader)
-    remembered = CachedTeacher(asked, Store(tmp_path, "key", 50, 3, "fp32", 10**9, {}))
+    form = Dense((3,), "fp32")
+    remembered = CachedTeacher(asked, Memory(Store(Room(tmp_path), "key", 50, form.bytes), form))
     ids, views = torch.tensor([3, 7]), torch.zeros(2, dtype=torch.int64)
     assert with_features(remembered, ()) is remembered
     teacher = with_features(remembered, ("0",))
@@ -156,7 +160,7 @@ def test_taps_that_are_not_named_are_auto_and_paired_from_the_last():
     assert (named.student_taps, named.teacher_taps) == (("3",), ("3",))
     assert (free.student_taps, free.teacher_taps) == (("1", "3"), ("1", "3"))
     assert (alone.student_taps, alone.teacher_taps) == ((), ())
-    assert notes[1].startswith("attention_transfer compares 1 with 1, 3 with 3; teacher 'teacher' runs live")
+    assert notes[1].startswith("attention_transfer compares 1 with 1, 3 with 3")
     assert len(notes) == 2
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +55,48 @@ def top_k(logits: Float[Tensor, "*batch classes"], k: int, temperature: float = 
     return TopK(classes, log_p.gather(-1, classes), log_outside(log_p, classes), temperature)
 
 
+@dataclass(frozen=True)
+class TopLogits:
+    """The k largest logits of each sample, and what all others add up to at some temperatures: a top-k teacher before it is softened.
+
+    Attributes:
+        classes: int64 [batch, k], class numbers, the most probable first.
+        logits: float [batch, k], less the sample's largest logit, which no softmax notices.
+        log_tails: temperature -> float [batch], log sum over the other classes of exp((logit - largest) / temperature).
+    """
+
+    classes: Int[Tensor, "*batch k"]
+    logits: Float[Tensor, "*batch k"]
+    log_tails: dict[float, Float[Tensor, "*batch"]]
+
+    def at(self, temperature: float) -> TopK:
+        """Their log-probabilities among all classes, softened.
+
+        Raises:
+            ValueError: no tail was kept at this temperature, and it can't be rebuilt from another one's.
+        """
+        if temperature not in self.log_tails:
+            kept = ", ".join(f"{known:g}" for known in self.log_tails)
+            raise ValueError(f"the teacher's top-k was kept for temperatures {kept}; the tail at {temperature:g} can't be rebuilt")
+        scaled, log_tail = at_least_fp32(self.logits) / temperature, self.log_tails[temperature]
+        log_total = torch.logaddexp(scaled.logsumexp(-1), log_tail)
+        return TopK(self.classes, scaled - log_total[..., None], log_tail - log_total, temperature)
+
+    def select(self, rows: Tensor | slice) -> TopLogits:
+        return TopLogits(self.classes[rows], self.logits[rows], {name: tail[rows] for name, tail in self.log_tails.items()})
+
+
+def top_logits(logits: Float[Tensor, "*batch classes"], k: int, temperatures: Sequence[float]) -> TopLogits:
+    """The k largest logits, and the tails of the others at these temperatures."""
+    logits = at_least_fp32(logits)
+    relative = logits - logits.max(-1, keepdim=True).values
+    largest = relative.topk(k, dim=-1)
+    tails = {float(temperature): log_outside(relative / temperature, largest.indices) for temperature in temperatures}
+    return TopLogits(largest.indices, largest.values, tails)
+
+
 def log_outside(log_p: Float[Tensor, "*batch classes"], classes: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
-    """log of the total probability of all classes that are not named; -inf where all are."""
+    """log of the total of exp(log_p) over all classes that are not named; -inf where all are."""
     if classes.shape[-1] == log_p.shape[-1]:
         return torch.full_like(log_p[..., 0], -math.inf)
     return log_p.scatter(-1, classes, -math.inf).logsumexp(-1)

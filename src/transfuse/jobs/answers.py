@@ -17,17 +17,28 @@ from torch import Tensor
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Teacher
 from transfuse.core.types import DataSet, Model, Samples
+from transfuse.data import samples as pools
 from transfuse.data.views import BatchViews
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.teacher_cache import key
-from transfuse.engine.teacher_cache.store import Store
-from transfuse.engine.teacher_cache.teachers import CachedTeacher, LiveTeacher, TableTeacher
+from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory, asked_together
+from transfuse.engine.teacher_cache.forms import Dense, Top
+from transfuse.engine.teacher_cache.room import Room
+from transfuse.engine.teacher_cache.store import FORMAT, Store
+from transfuse.engine.teacher_cache.teachers import LiveTeacher, TableTeacher
 from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.rundir import write_json
 from transfuse.recipe.blocks import CacheBlock
 
 Teachers = Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]]
+
+
+def unheard(text: str) -> None:
+    """For oracles whose decisions nobody wants to hear of."""
+
+
+CHECKSUM_BYTES = 4  # per row
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Oracle:
         cache: the recipe's block, resolved.
         precision: of its forward pass while a student learns.
         device: where it runs.
+        say: told what was decided about its features.
         forwards: samples that it was shown so far.
     """
 
@@ -50,6 +62,7 @@ class Oracle:
     cache: CacheBlock
     precision: str
     device: torch.device
+    say: Callable[[str], None] = unheard
     forwards: int = 0
     _live: list[Teacher] = field(default_factory=list)
 
@@ -63,8 +76,22 @@ class Oracle:
         views = loader.views
         if views.views is None:
             return live
-        about = self._about(pool, self.model.preprocess, views=views.spec() if isinstance(views, BatchViews) else repr(views))
-        return CachedTeacher(live, self._store(about, len(pool), self.cache.precision))
+        spec = views.spec() if isinstance(views, BatchViews) else repr(views)
+        together = asked_together(self._input_shape, len(pool))
+        about = {**self._about(pool, self.model.preprocess, spec, self.precision), "asked_together": together}
+        kept = self.cache
+        form = Dense((self.columns,), kept.precision)
+        if isinstance(kept.top_k, int):
+            assert isinstance(kept.temperatures, list)
+            form = Top(kept.top_k, self.columns, kept.temperatures, kept.precision)
+
+        def open_features(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Memory] | None:
+            forms = {path: Dense(shape, kept.precision) for path, shape in shapes.items()}
+            if not self._fits(forms, form, len(pool) * (views.views or 1)):
+                return None
+            return {path: self._memory({**about, "feature": path}, len(pool), one) for path, one in forms.items()}
+
+        return CachedTeacher(live, self._memory(about, len(pool), form), together, open_features)
 
     def outputs(self, samples: Samples) -> Tensor:
         """float32 [n, outputs] along the exact path; NaN for samples that a table doesn't cover."""
@@ -73,15 +100,15 @@ class Oracle:
             answers = self.model.table[1][torch.from_numpy(rows.clip(min=0))].float()
             return torch.where(torch.from_numpy(rows >= 0)[:, None], answers, torch.nan)
         assert self.model.preprocess is not None
-        store = self._store(self._about(samples, self.model.preprocess, views="exact"), len(samples), "fp32")
+        memory = self._memory(self._about(samples, self.model.preprocess, "exact", "fp32"), len(samples), Dense((self.columns,), "fp32"))
         everything = np.arange(len(samples))
-        values, known = store.read(0, everything)
-        if not known.all():
-            answers = predict(self.model.network, samples, self.model.preprocess, device=self.device)
-            self.forwards += len(samples)
-            store.write(0, everything, answers.numpy())
-            values, _ = store.read(0, everything)
-        return torch.from_numpy(np.array(values))
+        missing = np.flatnonzero(~memory.store.read(0, everything)[1])
+        if len(missing):
+            asked = samples if len(missing) == len(samples) else pools.subset(samples, missing)
+            answers = predict(self.model.network, asked, self.model.preprocess, device=self.device)
+            self.forwards += len(missing)
+            memory.store.write(0, missing, memory.form.encode(answers))
+        return torch.as_tensor(memory.form.decode(memory.store.read(0, everything)[0]))
 
     def asked(self) -> int:
         """Samples that the teacher was shown in this process."""
@@ -106,9 +133,12 @@ class Oracle:
     @cached_property
     def hash(self) -> str:
         """Of the network and its outputs on fixed inputs."""
+        return key.hash_teacher(self.model.network, self._input_shape)
+
+    @cached_property
+    def _input_shape(self) -> tuple[int, ...]:
         assert self.model.preprocess is not None
-        shape = tuple(self.data.train.exact([0], self.model.preprocess).shape[1:])
-        return key.hash_teacher(self.model.network, shape)
+        return tuple(self.data.train.exact([0], self.model.preprocess).shape[1:])
 
     @cached_property
     def columns(self) -> int:
@@ -117,20 +147,35 @@ class Oracle:
         with torch.no_grad():
             return self.model.network.eval()(self.data.train.exact([0], self.model.preprocess).to(self.device)).shape[-1]
 
-    def _about(self, samples: Samples, preprocess: Preprocess, views: object) -> dict[str, Any]:
+    def _about(self, samples: Samples, preprocess: Preprocess, views: object, precision: str) -> dict[str, Any]:
         return {
             "teacher": self.hash,
             "source": self.model.source,
             "data": samples.fingerprint,
+            "data_source": self.data.source,
             "preprocess": preprocess.to_dict(),
             "views": views,
-            "precision": self.precision if views != "exact" else "fp32",
+            "precision": precision,
         }
 
-    def _store(self, about: dict[str, Any], rows: int, precision: str) -> Store:
-        named = {name: value for name, value in about.items() if name != "source"}  # the same weights by another path are the same teacher
-        identity = key.combine({**named, "stored": precision})
-        return Store(Path(self.cache.dir), identity, rows, self.columns, precision, self.cache.max_bytes, about)
+    def _memory(self, about: dict[str, Any], rows: int, form: Dense | Top) -> Memory:
+        about = {**about, "answers": form.describe()}
+        named = {name: value for name, value in about.items() if name not in ("source", "data_source")}  # the same by another name
+        room = Room(self.cache.dir, self.cache.max_bytes)
+        return Memory(Store(room, key.combine({**named, "format": FORMAT}), rows, form.bytes, about), form)
+
+    def _fits(self, features: Mapping[str, Dense], logits: Dense | Top, rows: int) -> bool:
+        """Whether these features of so many samples and views are to be kept; says so."""
+        size = rows * (sum(form.bytes + CHECKSUM_BYTES for form in features.values()))
+        names = f"teacher '{self.name}': its features {', '.join(features)} of all views take {size / 1e6:,.1f} MB"
+        if size > self.cache.features:
+            self.say(f"{names}, more than cache.features ({self.cache.features / 1e6:,.1f} MB): it is asked live in every step")
+            return False
+        if size + rows * (logits.bytes + CHECKSUM_BYTES) > self.cache.max_bytes:
+            self.say(f"{names}, more than cache.max_bytes leaves: it is asked live in every step")
+            return False
+        self.say(f"{names} and are remembered")
+        return True
 
 
 def table_rows(model: Model, samples: Samples) -> np.ndarray:

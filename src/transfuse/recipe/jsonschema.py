@@ -36,6 +36,7 @@ def build(job: str) -> Schema:
         for key in definition.get("properties", {}):
             if key in ("max_bytes", "bytes"):
                 _replace(definition["properties"], key, _nullable(_BYTES) if key == "bytes" else _BYTES)
+    _replace(definitions["CacheBlock"]["properties"], "features", {"anyOf": [{"const": 0}, *_BYTES["anyOf"]]})
     train = definitions["TrainBlock"]["properties"]
     for kind in ("optimizer", "schedule"):
         _replace(train, kind, _one_of(kind, definitions))
@@ -71,6 +72,9 @@ def _sources(schema: Schema, data_keys: tuple[str, ...]) -> None:
     if "teachers" in schema["properties"]:
         teachers = schema["properties"]["teachers"]
         teachers["additionalProperties"] = text_or(teachers["additionalProperties"])
+    if "assistants" in schema["properties"]:
+        assistants = schema["properties"]["assistants"]
+        assistants["items"] = text_or(assistants["items"])
 
 
 def _blocks(schema: Schema, definitions: Schema) -> None:

@@ -1,131 +1,161 @@
-"""Rows of answers on disk: memory-mapped, each row under its own checksum, so that a torn or damaged row is a missing row."""
+"""Answers under one key: rows of every view, in shards, memory-mapped, shared by all processes that use the key."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from transfuse.core.atomic import replacing
+from transfuse.engine.teacher_cache.lock import exclusive, in_use
+from transfuse.engine.teacher_cache.room import IN_USE, Room
+from transfuse.engine.teacher_cache.shard import Shard, file_bytes
 from transfuse.errors import RunError
 
-DTYPES = {"fp16": (np.float16, np.uint16), "fp32": (np.float32, np.uint32)}
+FORMAT = 2  # of the files; part of the key, so that an older cache is not misread
+SHARD_BYTES = 64 * 2**20
+ABOUT = "about.json"
+
+
+def rows_per_shard(row_bytes: int) -> int:
+    """A power of two, so that a shard takes at most 64 MiB, or at least one row."""
+    return 2 ** max(0, (SHARD_BYTES // max(row_bytes, 1)).bit_length() - 1)
 
 
 class Store:
-    """answers[view][row] -> values, for one key.
+    """answers[view][row] -> bytes, for one key.
 
-    A view is two sparse files, `view_V.rows` and `view_V.sums`. The sum of a row (uint32, never 0) is written after its values, so a
-    process that is killed in between leaves a row that reads as missing.
+    While the object lives nobody evicts the key. Any number of processes may read and write at the same time.
 
     Args:
-        root: the cache's folder; the key is a subfolder.
+        room: where, and how much.
         key: see key.py.
         rows: samples in the pool.
-        columns: values per sample.
-        precision: fp16 or fp32.
-        max_bytes: of the whole cache; keys that were not used for longest make room.
+        row_bytes: of one answer.
         about: what the key means, kept beside the data for listings.
+        shard_rows: rows per file; None: as `rows_per_shard` says.
+        counts: whether opening it is a use, which protects it from eviction later on.
+
+    Raises:
+        RunError: the folder can't be written.
     """
 
     def __init__(
         self,
-        root: Path,
+        room: Room,
         key: str,
         rows: int,
-        columns: int,
-        precision: str = "fp16",
-        max_bytes: int | None = None,
+        row_bytes: int,
         about: dict[str, Any] | None = None,
+        shard_rows: int | None = None,
+        counts: bool = True,
     ):
-        self.folder, self.rows, self.columns = root / "answers" / key, rows, columns
-        self.dtype, self._bits = DTYPES[precision]
-        self.root, self.max_bytes = root, max_bytes
-        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._factors = (np.arange(columns, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(40503)) | np.uint64(1)
+        self.room, self.folder, self.rows, self.row_bytes = room, room.folder / key, rows, row_bytes
+        self.shard_rows = shard_rows or rows_per_shard(row_bytes)
+        self._shards: dict[tuple[int, int], Shard] = {}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            description = self.folder / "about.json"
-            if not description.exists():
-                temporary = self.folder / f".about.{os.getpid()}"
-                temporary.write_text(json.dumps(about or {}, indent=2, default=str))
-                temporary.replace(description)
-            os.utime(self.folder)
+            weakref.finalize(self, os.close, in_use(self.folder / IN_USE))
+            if counts:
+                os.utime(self.folder / IN_USE)
+            if about is not None:
+                self._describe(about)
         except OSError as error:
-            what = f"the teacher cache can't be written: {error.strerror or error}"
-            raise RunError(what, where=str(self.folder), fix="set cache.dir=FOLDER to a place with space and permission") from error
+            raise _unusable(error, self.folder, "written") from error
+
+    @classmethod
+    def of(cls, key: Path) -> Store:
+        """The store in a folder, as it describes itself; looking at it is no use of it.
+
+        Raises:
+            RunError: it doesn't, or it is of another format.
+        """
+        try:
+            layout = json.loads((key / ABOUT).read_text(encoding="utf-8"))["layout"]
+            if layout["format"] != FORMAT:
+                raise ValueError(f"format {layout['format']}")
+            sizes = [int(layout[name]) for name in ("rows", "row_bytes", "shard_rows")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError("not a teacher cache of this version", where=str(key), fix=f"transfuse cache clear {key.name}") from error
+        return cls(Room(key.parent.parent), key.name, sizes[0], sizes[1], shard_rows=sizes[2], counts=False)
+
+    def _describe(self, about: dict[str, Any]) -> None:
+        layout = {"format": FORMAT, "rows": self.rows, "row_bytes": self.row_bytes, "shard_rows": self.shard_rows}
+        with exclusive(self.room.folder / ".room"):
+            if not (self.folder / ABOUT).exists():
+                with replacing(self.folder / ABOUT) as temporary:
+                    temporary.write_text(json.dumps({"layout": layout, **about}, indent=2, default=str), encoding="utf-8")
 
     def read(self, view: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values [n, columns] and bool [n]: which of them are there and whole."""
-        values, sums = self._open(view)
-        found = values[rows]
-        stored = sums[rows]
-        return found, (stored != 0) & (stored == self._sum(found))
+        """uint8 [n, row_bytes] and bool [n]: which of them are there and whole."""
+        numbers = rows // self.shard_rows
+        if len(rows) and (numbers == numbers[0]).all():
+            shard = self.shard(view, int(numbers[0]))
+            if shard is not None:
+                return shard.read(rows)
+        values, known = np.zeros((len(rows), self.row_bytes), np.uint8), np.zeros(len(rows), bool)
+        for number in np.unique(numbers):
+            shard = self.shard(view, int(number))
+            if shard is not None:
+                places = np.flatnonzero(numbers == number)
+                values[places], known[places] = shard.read(rows[places])
+        return values, known
 
-    def write(self, view: int, rows: np.ndarray, answers: np.ndarray) -> None:
-        """Stores answers, rounded to the store's precision and clipped to its range."""
-        values, sums = self._open(view)
-        with np.errstate(over="ignore"):
-            kept = answers.astype(self.dtype)
-        limit = np.finfo(self.dtype).max
-        kept = np.clip(kept, -limit, limit)  # inf would make a softmax of NaN
-        values[rows] = kept
-        sums[rows] = self._sum(values[rows])  # of what is there now: a row that is given twice holds the last
+    def write(self, view: int, rows: np.ndarray, values: np.ndarray) -> None:
+        """Stores rows that are not there yet; what another process has stored in the meantime stays."""
+        numbers = rows // self.shard_rows
+        for number in np.unique(numbers):
+            shard = self.shard(view, int(number), create=True)
+            assert shard is not None
+            places = np.flatnonzero(numbers == number)
+            shard.write(rows[places], values[places])
 
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        words = np.ascontiguousarray(values).view(self._bits).astype(np.uint64) + np.uint64(1)
-        return ((words * self._factors).sum(1) >> np.uint64(7)).astype(np.uint32) | np.uint32(1)
+    def lacks(self, view: int, rows: np.ndarray) -> np.ndarray:
+        """bool [n]: where nothing was stored. Quick: damage is only seen by `read`."""
+        numbers, lacking = rows // self.shard_rows, np.ones(len(rows), bool)
+        for number in np.unique(numbers):
+            shard = self.shard(view, int(number))
+            if shard is not None:
+                places = np.flatnonzero(numbers == number)
+                lacking[places] = shard.sums[rows[places] - shard.first] == 0
+        return lacking
 
-    def _open(self, view: int) -> tuple[np.ndarray, np.ndarray]:
-        if view not in self._views:
-            stem = self.folder / f"view_{view}"
-            size = self.rows * (self.columns * np.dtype(self.dtype).itemsize + 4)
-            if not stem.with_suffix(".rows").exists():
-                self._make_room(size)
-            try:
-                values = _map(stem.with_suffix(".rows"), self.dtype, (self.rows, self.columns))
-                sums = _map(stem.with_suffix(".sums"), np.uint32, (self.rows,))
-            except OSError as error:
-                what = f"the teacher cache can't be opened: {error.strerror or error}"
-                raise RunError(what, where=str(stem), fix="delete this folder of the cache, or set cache.dir=FOLDER") from error
-            self._views[view] = values, sums
-        return self._views[view]
+    def views(self) -> list[int]:
+        """Views of which there is anything."""
+        return sorted({int(path.parent.name.removeprefix("view_")) for path in self.folder.glob("view_*/*.rows")})
 
-    def _make_room(self, size: int) -> None:
-        if shutil.disk_usage(self.folder).free < size:
-            fix = "free some space, or set cache.dir=FOLDER; training can go on without a cache with augment.views=fresh"
-            raise RunError(f"the disk has no room for {size / 1e6:.0f} MB of teacher answers", where=str(self.root), fix=fix)
-        if self.max_bytes is None:
-            return
-        folders = {folder: folder_bytes(folder) for folder in (self.root / "answers").iterdir() if folder.is_dir()}
-        others = sorted((folder for folder in folders if folder != self.folder), key=lambda folder: folder.stat().st_mtime)
-        while sum(folders.values()) + size > self.max_bytes and others:
-            oldest = others.pop(0)
-            shutil.rmtree(oldest, ignore_errors=True)
-            folders.pop(oldest)
-        if sum(folders.values()) + size > self.max_bytes:
-            what = f"teacher answers need {(sum(folders.values()) + size) / 1e6:.0f} MB, the cache may take {self.max_bytes / 1e6:.0f} MB"
-            raise RunError(what, where="cache.max_bytes", fix="raise cache.max_bytes, use fewer augment.views, or augment.views=fresh")
+    def shards(self, view: int) -> list[Shard]:
+        """The files of a view that are there."""
+        found = (self.shard(view, number) for number in range(-(-self.rows // self.shard_rows)))
+        return [shard for shard in found if shard is not None]
 
+    def shard(self, view: int, number: int, create: bool = False) -> Shard | None:
+        """One file, mapped; None where it is not there and is not to be made.
 
-def folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder, as if they had no holes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _map(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    with open(path, "ab") as file:  # made sparse at full size; another process may have done it already
-        if file.tell() < size:
-            file.truncate(size)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+        Raises:
+            RunError: it can't be opened, or there is no room for it.
+        """
+        shard = self._shards.get((view, number))
+        if shard is not None:
+            return shard
+        path = self.folder / f"view_{view}" / f"{number:06d}.rows"
+        first = number * self.shard_rows
+        rows = min(self.shard_rows, self.rows - first)
+        try:
+            size = path.stat().st_size if path.exists() else None
+            if size is None and not create:
+                return None
+            if size is None or size < file_bytes(rows, self.row_bytes):  # one that was cut off reads as damaged behind the cut
+                self.room.reserve(path, file_bytes(rows, self.row_bytes))
+            shard = self._shards[view, number] = Shard(path, first, rows, self.row_bytes)
+        except OSError as error:
+            raise _unusable(error, path, "opened") from error
+        return shard
 
 
-def to_tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    """Stored rows as float32 on a device."""
-    return torch.from_numpy(np.array(values)).to(device).float()
+def _unusable(error: OSError, path: Path, what: str) -> RunError:
+    fix = "set cache.dir=FOLDER to a place with space and permission, or delete this folder of the cache"
+    return RunError(f"the teacher cache can't be {what}: {error.strerror or error}", where=str(path), fix=fix)

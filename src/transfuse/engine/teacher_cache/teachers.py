@@ -1,10 +1,9 @@
-"""The three kinds of teacher behind one protocol: live network, table of predictions, and either of them remembered."""
+"""Teachers that answer anew each time, behind one protocol: a live network, a table of predictions. cached.py has those who remember."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +11,6 @@ from transfuse.core.protocols import Teacher
 from transfuse.core.taps import Taps
 from transfuse.core.types import Signals
 from transfuse.engine.precision import autocast
-from transfuse.engine.teacher_cache.store import Store, to_tensor
 from transfuse.errors import ModelError, NumericsError
 
 Fetch = Callable[[Tensor, Tensor], Tensor]  # (ids, views) -> shared raw views
@@ -45,19 +43,43 @@ class LiveTeacher:
         self.forwards = 0
         self.tapped: tuple[str, ...] = ()  # paths of the features that it answers with, beside its logits
         self._taps: Taps | None = None
+        self._fits = 2**31  # samples per forward pass, as far as memory is known to do
 
     def covers(self, ids: Tensor) -> Tensor:
         return torch.ones(len(ids), dtype=torch.bool, device=ids.device)
 
+    def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
+        return self.asked(self.fetch(ids, views) if inputs is None else inputs, counted=len(ids))
+
     @torch.inference_mode(False)
     @torch.no_grad()
-    def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
-        raw = self.fetch(ids, views) if inputs is None else inputs
-        self.forwards += len(ids)
+    def asked(self, raw: Tensor, counted: int) -> Signals:
+        """One forward pass, in parts where memory runs out.
+
+        Args:
+            raw: shared raw views.
+            counted: how many of them are questions; the others only fill the batch.
+        """
+        self.forwards += counted
         self.module.eval()  # somebody may have called train() on a parent
-        prepared = self.preprocess(raw)
-        if self.channels_last and prepared.ndim == 4:
-            prepared = prepared.contiguous(memory_format=torch.channels_last)
+        while True:
+            try:
+                parts = [self._forward(part) for part in raw.split(min(self._fits, len(raw)) or 1)]
+                break
+            except torch.OutOfMemoryError:
+                if self._fits == 1 or len(raw) == 1:
+                    raise
+                self._fits = -(-min(self._fits, len(raw)) // 2)
+                torch.cuda.empty_cache()
+        if len(parts) == 1:
+            return parts[0]
+        paths = parts[0].features
+        return Signals(
+            torch.cat([part.logits for part in parts]), {path: torch.cat([part.features[path] for part in parts]) for path in paths}
+        )
+
+    def _forward(self, raw: Tensor) -> Signals:
+        prepared = self._prepared(raw)
         if self.tapped and self._taps is None:
             self._taps = Taps(self.module, self.tapped, prepared[:1])
         with autocast(self.precision, self.device):
@@ -65,6 +87,19 @@ class LiveTeacher:
         if logits.device.type == "cpu":  # on a GPU looking would wait for the device
             refuse_nan(logits)
         return Signals(logits.float(), features)
+
+    def _prepared(self, raw: Tensor) -> Tensor:
+        prepared = self.preprocess(raw)
+        if self.channels_last and prepared.ndim == 4:
+            return prepared.contiguous(memory_format=torch.channels_last)
+        return prepared
+
+    @torch.no_grad()
+    def feature_shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """Shape of one sample's tapped features by path, seen on two samples; None where a feature has no row per sample."""
+        zero = torch.zeros(2, dtype=torch.int64)
+        shapes = Taps(self.module, self.tapped, self._prepared(self.fetch(zero, zero))).shapes
+        return {path: shape[1:] for path, shape in shapes.items()} if all(shape[0] == 2 for shape in shapes.values()) else None
 
     def tapping(self, paths: Sequence[str]) -> LiveTeacher:
         """Itself, answering with the features at these module paths too."""
@@ -93,46 +128,6 @@ class TableTeacher:
         return Signals(self.logits.to(ids.device)[rows])
 
 
-class CachedTeacher:
-    """A live teacher whose answers are stored: each sample and view is asked once.
-
-    A step gets what was stored, rounded as it was stored, also the first time. When any sample of a batch is missing the teacher sees
-    the whole batch and only the missing answers are stored: rows of a forward pass then don't depend on which of them were known,
-    so a run that is killed while storing goes on with the same bits.
-
-    Args:
-        live: who is asked.
-        store: where answers are kept.
-    """
-
-    def __init__(self, live: LiveTeacher, store: Store):
-        self.live, self.store = live, store
-
-    @property
-    def forwards(self) -> int:
-        return self.live.forwards
-
-    def covers(self, ids: Tensor) -> Tensor:
-        return self.live.covers(ids)
-
-    def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
-        rows, wanted = ids.cpu().numpy(), views.cpu().numpy()
-        values = np.empty((len(rows), self.store.columns), dtype=self.store.dtype)
-        known = np.zeros(len(rows), dtype=bool)
-        for view in np.unique(wanted):
-            places = np.flatnonzero(wanted == view)
-            values[places], known[places] = self.store.read(int(view), rows[places])
-        if not known.all():
-            answered = self.live.answers(ids, views, inputs).logits.cpu()
-            refuse_nan(answered)
-            fresh = answered.numpy()
-            for view in np.unique(wanted[~known]):
-                places = np.flatnonzero((wanted == view) & ~known)
-                self.store.write(int(view), rows[places], fresh[places])
-                values[places], _ = self.store.read(int(view), rows[places])  # a sample that is here twice gets one answer
-        return Signals(to_tensor(values, ids.device))
-
-
 def refuse_nan(logits: Tensor) -> None:
     """NaN in a teacher's answers, which objectives would take for a probability of zero.
 
@@ -148,16 +143,23 @@ def refuse_nan(logits: Tensor) -> None:
 def with_features(teacher: Teacher, paths: Sequence[str]) -> Teacher:
     """The teacher, answering with these features too; as it is, where there are none.
 
-    A store keeps logits only, so a remembered teacher is asked live.
-
     Raises:
         ModelError: it is not a network.
     """
     if not paths:
         return teacher
-    live = teacher.live if isinstance(teacher, CachedTeacher) else teacher
+    tapping: Callable[[Sequence[str]], Teacher] | None = getattr(teacher, "tapping", None)
+    return asked_live(teacher, "has no inner features").tapping(paths) if tapping is None else tapping(paths)
+
+
+def asked_live(teacher: Teacher, why_not: str = "says nothing about turned pictures") -> LiveTeacher:
+    """The network behind a teacher, whatever is remembered of it.
+
+    Raises:
+        ModelError: there is none; says why that does not do.
+    """
+    live = getattr(teacher, "live", teacher)
     if not isinstance(live, LiveTeacher):
-        raise ModelError(
-            "a table of predictions has no inner features", fix="give the network itself, or an objective that needs logits only"
-        )
-    return live.tapping(paths)
+        fix = "give the network itself, or an objective that needs logits only"
+        raise ModelError(f"a table of predictions {why_not}", fix=fix)
+    return live

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transfuse.core.numerics import Measure, TopK, at_least_fp32, divergence, log_bernoulli_at, log_softmax_at
-from transfuse.core.types import Batch, Step, float_labels
+from transfuse.core.types import Batch, Signals, Step, float_labels
 
 Kind = Literal["softmax", "bernoulli"]
 Distribution = Literal["auto", "softmax", "bernoulli"]
 Combine = Literal["probabilities", "logits", "losses"]
 Confidence = Literal["equal", "labels", "entropy"]
-Loss = Callable[[Tensor, Tensor, Kind], Tensor]
+Loss = Callable[[Tensor, Tensor | TopK, Kind], Tensor]
 """(student_logits, teacher_logits, kind) -> one value per sample."""
 
 
@@ -145,19 +145,33 @@ def merged_logits(
     return temperature * (yes - no)
 
 
+def softened(signals: Signals, temperature: float) -> Tensor | TopK:
+    """A teacher's logits, or the largest of them softened, where only those were stored.
+
+    Raises:
+        ValueError: they were stored for other temperatures.
+    """
+    return signals.logits if signals.top is None else signals.top.at(temperature)
+
+
 def over_teachers(
     loss: Loss, step: Step, temperature: float, distribution: Distribution, combine: Combine, confidence: Confidence
 ) -> Float[Tensor, "batch"]:
     """A divergence from one or several teachers: of their merged prediction, or the weighted mean of the divergences from each.
 
     Raises:
-        ValueError: the step has no teacher.
+        ValueError: the step has no teacher; several of them are merged or weighted and one has only its largest logits.
     """
     kind = kind_of(distribution, step)
     if len(step.teachers) == 1:
-        return loss(step.student.logits, step.teacher.logits, kind)
+        return loss(step.student.logits, softened(step.teacher, temperature), kind)
     if not step.teachers:
         raise ValueError("a divergence needs at least one teacher, and the step has none")
+    if any(signals.top is not None for signals in step.teachers.values()):
+        if combine != "losses" or confidence != "equal":
+            raise ValueError("teachers of which only the largest logits are stored can't be merged or weighted; use combine: losses")
+        each = [loss(step.student.logits, softened(signals, temperature), kind) for signals in step.teachers.values()]
+        return torch.stack(each).mean(0)
     teachers_logits = [signals.logits for signals in step.teachers.values()]
     weights = teacher_weights(teachers_logits, step.batch, confidence, kind)
     if combine == "losses":

@@ -67,5 +67,5 @@ class KD(nn.Module):
     def forward(self, step: Step) -> Tensor:
         return over_teachers(self._loss, step, self.temperature, self.distribution, self.combine, self.confidence)
 
-    def _loss(self, student_logits: Tensor, teacher_logits: Tensor, kind: Kind) -> Tensor:
+    def _loss(self, student_logits: Tensor, teacher_logits: Tensor | TopK, kind: Kind) -> Tensor:
         return kd_loss(student_logits, teacher_logits, self.temperature, kind)

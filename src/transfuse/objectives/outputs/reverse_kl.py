@@ -68,5 +68,5 @@ class ReverseKL(nn.Module):
     def forward(self, step: Step) -> Tensor:
         return over_teachers(self._loss, step, self.temperature, self.distribution, self.combine, self.confidence)
 
-    def _loss(self, student_logits: Tensor, teacher_logits: Tensor, kind: Kind) -> Tensor:
+    def _loss(self, student_logits: Tensor, teacher_logits: Tensor | TopK, kind: Kind) -> Tensor:
         return reverse_kl_loss(student_logits, teacher_logits, self.temperature, kind)
