@@ -48,3 +48,104 @@ def test_both_loaders_mark_the_domains_of_a_paired_order(problem):
         assert torch.equal(one.select(torch.tensor([3, 1])).domains, one.domains[[3, 1]])
         assert in_second_view(loaders[0], one).domains is one.domains
     assert next(problem.loader().batches(0, 1)).domains is None
+
+
+MIXING = {"mixup": Mixing(mixup=0.5, mixup_probability=0.8), "cutmix": Mixing(cutmix=1.0)}
+
+
+def mixing_loaders(labels, mix="mixup", classes=5):
+    """Both loaders over the same 40 pictures, with views that crop, flip and mix."""
+    raw = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    samples = ArraySamples(raw, labels, np.arange(40))
+    views = BatchViews(3, 0, crop=1, flip=True, mix=MIXING[mix])
+    order = Order(40, 16, 0)
+    return samples, MemoryLoader(samples, views, order, classes=classes), WorkerLoader(samples, views, order, workers=2, classes=classes)
+
+
+@pytest.mark.parametrize("mix", MIXING)
+def test_worker_processes_fetch_partners_too(mix):
+    _, memory, workers = mixing_loaders(torch.arange(40) % 5, mix)
+    for one, two in zip(memory.batches(1, 6), workers.batches(1, 6), strict=True):
+        for name in ("inputs", "ids", "views", "labels", "labelled", "label_probabilities"):
+            assert torch.equal(getattr(one, name), getattr(two, name)), name
+        assert torch.equal(workers.fetch(one.ids, one.views), one.inputs)
+
+
+@pytest.mark.parametrize("mix", MIXING)
+def test_mixed_labels_are_the_shares_of_the_two_samples(mix):
+    labels = torch.arange(40) % 5
+    samples, memory, _ = mixing_loaders(labels, mix)
+    plain = MemoryLoader(samples, BatchViews(3, 0, crop=1, flip=True), memory.order)
+    for batch in memory.batches(0, 8):
+        partners = memory.views.mixture(batch.ids, batch.views, 40).partners
+        own, theirs = plain.fetch(batch.ids, batch.views).double(), plain.fetch(partners, batch.views).double()
+        same = labels[batch.ids] == labels[partners]
+        share = torch.where(same, 1.0, batch.label_probabilities.gather(1, labels[batch.ids][:, None])[:, 0]).double()
+        assert torch.allclose(batch.label_probabilities.sum(1), torch.ones(16))
+        assert batch.labelled.all()
+        assert torch.equal(batch.labels, labels[batch.ids])
+        rest = batch.label_probabilities.gather(1, labels[partners][:, None])[:, 0].double()
+        assert torch.allclose(torch.where(same, 1.0, share + rest), torch.ones(16, dtype=torch.float64))
+        for row in torch.flatnonzero(~same):
+            if mix == "mixup":
+                expected = share[row] * own[row] + (1 - share[row]) * theirs[row]
+                assert (batch.inputs[row].double() - expected).abs().max() <= 0.5
+            else:
+                fits = (batch.inputs[row] == own[row]) | (batch.inputs[row] == theirs[row])
+                assert fits.all()
+                from_partner = (batch.inputs[row] != own[row]).any(0).double().mean()  # some of the partner's pixels may be alike
+                assert from_partner <= 1 - share[row] + 1e-6 <= from_partner + 0.1
+
+
+def test_a_mixture_has_a_label_only_where_both_of_its_samples_have_one():
+    labels = torch.where(torch.arange(40) < 25, torch.arange(40) % 5, -1)
+    _, memory, _ = mixing_loaders(labels)
+    seen = 0
+    for batch in memory.batches(0, 8):
+        mixture = memory.views.mixture(batch.ids, batch.views, 40)
+        both = (batch.ids < 25) & ((mixture.partners < 25) | (mixture.drawn == 1))
+        assert torch.equal(batch.labelled, both)
+        assert torch.allclose(batch.label_probabilities[both].sum(1), torch.ones(int(both.sum())))
+        seen += int((~both & (batch.ids < 25)).sum())
+    assert seen > 0
+
+
+def test_regression_targets_and_multi_hot_labels_are_mixed_like_the_inputs():
+    labels = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    labels[30:] = float("nan")
+    _, memory, _ = mixing_loaders(labels, classes=None)
+    for batch in memory.batches(0, 8):
+        mixture = memory.views.mixture(batch.ids, batch.views, 40)
+        share = mixture.drawn[:, None]
+        expected = torch.where(share == 1, labels[batch.ids], share * labels[batch.ids] + (1 - share) * labels[mixture.partners])
+        assert torch.equal(batch.labels.isnan(), expected.isnan())
+        assert torch.allclose(batch.labels.nan_to_num(), expected.nan_to_num())
+        assert torch.equal(batch.labelled, ~expected.isnan().any(1))
+        assert batch.label_probabilities is None
+
+
+def test_the_second_view_has_the_labels_of_its_own_mixture():
+    labels = torch.arange(40) % 5
+    _, memory, _ = mixing_loaders(labels)
+    batch = next(memory.batches(0, 1))
+    second = in_second_view(memory, batch)
+    assert torch.equal(second.inputs, memory.fetch(batch.ids, (batch.views + 1) % 3))
+    partners = memory.views.mixture(second.ids, second.views, 40).partners
+    certain = torch.zeros(16, 5).scatter(1, labels[batch.ids][:, None], 1).scatter(1, labels[partners][:, None], 1)
+    assert torch.equal(second.label_probabilities * certain, second.label_probabilities)
+    assert not torch.equal(second.label_probabilities, batch.label_probabilities)
+
+
+def test_class_numbers_are_not_mixed_without_knowing_how_many_there_are():
+    _, memory, _ = mixing_loaders(torch.arange(40) % 5, classes=None)
+    with pytest.raises(ValueError, match="number of classes"):
+        next(memory.batches(0, 1))
+
+
+def test_tables_are_mixed_too(problem):
+    views = BatchViews(None, 0, mix=Mixing(mixup=1.0))
+    batch = next(MemoryLoader(problem.samples, views, Order(50, 16, 0), classes=3).batches(0, 1))
+    mixture = views.mixture(batch.ids, batch.views, 50)
+    share = mixture.drawn[:, None]
+    expected = share * problem.inputs[batch.ids] + (1 - share) * problem.inputs[mixture.partners]
+    assert torch.allclose(batch.inputs, expected, atol=1e-6)
