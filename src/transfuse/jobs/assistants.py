@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from transfuse.core.protocols import Reporter, Silent
+from transfuse.errors import RecipeError
 from transfuse.jobs import check as checking
 from transfuse.jobs import lineage, series
 from transfuse.jobs.context import Context, Live, Run
@@ -56,6 +57,9 @@ def check(recipe: AssistantsRecipe, reporter: Reporter, live: Live) -> tuple[Rec
     Raises:
         TransfuseError: one of them would be refused.
     """
+    if recipe.dense and live.objectives:
+        fix = "give it as a recipe's entry, or leave dense out"
+        raise RecipeError("an objective that was given as an object can't be repeated for several teachers", "objectives", fix)
     found: list[tuple[Recipe, dict[str, str]]] = []
     for number, (_, block) in enumerate(networks(recipe)):
         earlier = [TeacherBlock(**assistant.model_dump(), train=recipe.train) for assistant in recipe.assistants[:number]]

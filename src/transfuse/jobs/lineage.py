@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def trained(path: Path, live: nn.Module | None, preprocess: dict[str, Any] | Non
 def beside(live: Live, teachers: Mapping[str, nn.Module | None], student: nn.Module | None) -> Live:
     """Live objects of one link: data and objectives as they are, the student, and the teachers that are modules."""
     named = {name: module for name, module in teachers.items() if module is not None}
-    return Live(live.data, student, named, live.objectives)
+    return replace(live, student=student, teachers=named)
 
 
 def answers(run: RunDir, model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,6 +30,9 @@ def open_model(name: str, request: ModelRequest) -> Model:
         raise ModelError("no such run folder", f"run:{name}", "give the folder that a job wrote (its `out`)")
     there = parts_in(path)
     if part not in there:
+        if (runs := sorted((path / "runs").glob("*/student.safetensors"))) and not there:
+            fix = f"choose one of its runs: run:{folder}/runs/{runs[0].parent.name}"
+            raise ModelError("a job of several runs has no student of its own", f"run:{name}", fix)
         wanted = PARTS.get(part) or f"{part.replace(':', ' ')}{did_you_mean(part, there)}"
         fix = f"it has: {', '.join(there)}" if there else f"is it finished? transfuse resume {folder}"
         raise ModelError(f"the run has no {wanted}", f"run:{name}", fix)

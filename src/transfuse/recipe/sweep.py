@@ -34,7 +34,7 @@ class SweepRecipe(TaughtRecipe):
     grows_from: ClassVar[str | None] = "distill"
 
     job: Literal["sweep"] = "sweep"
-    space: Annotated[dict[str, Any], Field(min_length=1)]
+    space: Annotated[dict[str, Any], Field(min_length=1, json_schema_extra={"additionalProperties": {"type": ["array", "object"]}})]
     """recipe key -> a list of values, or {low, high} with log: true or step"""
     sampler: Literal["auto", "grid", "tpe", "random"] = "auto"
     """grid: every combination of the lists; tpe: where good values were found; random; auto: grid if there are only lists, else tpe"""

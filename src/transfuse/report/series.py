@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transfuse.report import words
@@ -134,7 +134,11 @@ def _chain(summary: Summary) -> Verdict:
     tone, sentence = _gained(
         name, transfer["over_plain"], transfer.get("over_plain_interval"), who, "the one taught by the teacher alone", both
     )
-    return Verdict(tone, sentence, [against.sentence, *against.details])
+    return Verdict(tone, sentence, [against.sentence, _over_samples(summary)])
+
+
+def _over_samples(summary: Summary) -> str:
+    return f"Intervals cover chance in the {summary['models']['student']['samples']:,} test samples, not in training: seeds=5 shows that."
 
 
 def _sweep(summary: Summary) -> Verdict:
@@ -144,22 +148,28 @@ def _sweep(summary: Summary) -> Verdict:
     settings = ", ".join(f"{short_key(key)} {shown(value)}" for key, value in chosen["differs"].items()) or "the recipe as it is"
     over = f", the mean over {len(chosen['runs'])} seeds" if len(chosen["runs"]) > 1 else ""
     best = f"Best on validation: {settings} ({words.title(metric)} {words.metric(metric, chosen['validation'])}{over})."
-    test = words.metric(name, value_of(summary, "student", name))
-    details = [f"{against.sentence}", _states(summary)]
+    details = [against.sentence, _states(summary)]
     if len(summary["runs"]) > 1:
-        many = f"{len(summary['runs'])} trials"
-        details.append(
-            f"It was chosen among {many} on the validation split, so its figure there flatters; on the test split it reaches {test}."
-        )
+        many = f"It was chosen among {len(summary['runs'])} trials on the validation split, so its figure there flatters"
+        details.append(f"{many}; {_on_test(summary, name)}.")
     details.append(_forwards(summary))
     return Verdict(against.tone, best, [line for line in details if line])
+
+
+def _on_test(summary: Summary, name: str) -> str:
+    """What the chosen configuration reaches on the test split."""
+    test = words.metric(name, value_of(summary, "student", name))
+    if len(summary["chosen"]["runs"]) < 2:
+        return f"on the test split it reaches {test}"
+    mean = _mean(name, summary["aggregate"]["models"]["student"]["metrics"][name])
+    return f"on the test split its seeds reach {mean}, and the one that is best on validation, which is the student, {test}"
 
 
 def _states(summary: Summary) -> str:
     states = [run["state"] for run in summary["runs"]]
     parts = [f"{states.count('finished')} of {len(states)} trials ran to the end"]
     if "pruned" in states:
-        parts.append(f"{states.count('pruned')} were stopped early because their validation was below the median")
+        parts.append(f"{states.count('pruned')} stopped early, with a validation below the median of the others")
     if "failed" in states:
         parts.append(f"{states.count('failed')} failed")
     return "; ".join(parts) + "."
@@ -191,21 +201,21 @@ def rows(summary: Summary) -> list[dict[str, str]]:
             metric = summary["selection"]["metric"]
             value = (run.get("validation") or {}).get(metric)
             row[f"validation {words.title(metric)}"] = words.metric(metric, value) if value is not None else ""
-            row["front"] = "yes" if run["name"] in front else ""
-        test = value_of(run, "student", name)
+            row |= {"state": _state(run), "front": "yes" if run["name"] in front else ""}
+        test, control = value_of(run, "student", name), value_of(run, "control", name)
+        row[f"test {words.title(name)}"] = words.metric(name, test) if test is not None else ""
+        if not search:
+            row["95% interval"] = words.interval(name, (student.get("intervals") or {}).get(name))
         row |= {
-            f"test {words.title(name)}": words.metric(name, test) if test is not None else "",
-            "95% interval": words.interval(name, (student.get("intervals") or {}).get(name)),
-            "control": "" if value_of(run, "control", name) is None else words.metric(name, value_of(run, "control", name)),
+            "control": "" if control is None else words.metric(name, control),
             "gain": "" if transfer.get("gain") is None else words.difference(name, transfer["gain"]),
             "parameters": words.count((run.get("cost") or student).get("parameters")),
             "latency": words.milliseconds(words.latency(run.get("cost") or student)),
             "teacher forwards": "" if run.get("teacher_forwards") is None else f"{run['teacher_forwards']:,}",
-            "state": _state(run),
         }
         found.append(row)
-    if all(row["state"] == "finished" for row in found):
-        found = [{**row, "state": ""} for row in found]
+    if all(run["state"] == "finished" for run in summary["runs"]):
+        found = [{column: value for column, value in row.items() if column != "state"} for row in found]
     return _without_empty(found)
 
 
@@ -238,35 +248,40 @@ def model_rows(summary: Summary) -> list[dict[str, str]]:
     return _without_empty(found) if found else []
 
 
-def spread_rows(summary: Summary) -> list[dict[str, str]]:
-    """One row per figure over runs: mean, standard deviation, interval, least, largest; empty where nothing was summed up."""
-    aggregate = summary.get("aggregate")
+def spread_rows(summary: Summary) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """One row per figure over runs (mean, standard deviation, interval, least, largest): those that matter most, and the others.
+
+    Both are empty where nothing was summed up.
+    """
+    aggregate, primary = summary.get("aggregate"), summary["primary"]["name"]
+    first: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
     if not aggregate or aggregate["n"] < 2:
-        return []
-    found = []
+        return first, others
     for group in ("models", "teachers"):
         for model, block in aggregate[group].items():
-            called = model if group == "models" or model == "teacher" else f"teacher {model}"
-            found += [
-                _spread_row(f"{called.replace('_', ' ')}: {words.title(name)}", name, spread) for name, spread in block["metrics"].items()
-            ]
-    primary = summary["primary"]["name"]
+            called = (model if group == "models" or model == "teacher" else f"teacher {model}").replace("_", " ")
+            for name, spread in block["metrics"].items():
+                row = _spread_row(f"{called}: {words.title(name)}", name, spread, words.metric)
+                (first if name == primary else others).append(row)
     for figure, spread in aggregate["transfer"].items():
-        name = primary if "gain" in figure or figure.startswith("over_") else "accuracy" if figure.endswith("agreement") else figure
-        if figure != "mcnemar":  # a p-value has no mean worth reading
-            found.append(_spread_row(figure.replace("_", " "), name, spread))
-    return found
+        title = words.title(figure).replace("_", " ")
+        if "gain" in figure or figure.startswith("over_"):
+            first.append(_spread_row(title, primary, spread, words.difference))
+        elif figure != "mcnemar":  # a p-value has no mean worth reading
+            others.append(_spread_row(title, "accuracy" if figure.endswith("agreement") else figure, spread, words.metric))
+    return first, others
 
 
-def _spread_row(title: str, name: str, spread: Mapping[str, Any]) -> dict[str, str]:
+def _spread_row(title: str, name: str, spread: Mapping[str, Any], show: Callable[[str, float], str]) -> dict[str, str]:
     return {
         "figure": title,
         "runs": str(spread["n"]),
-        "mean": words.metric(name, spread["mean"]),
+        "mean": show(name, spread["mean"]),
         "standard deviation": "" if spread["std"] is None else words.difference(name, spread["std"], signed=False),
-        "95% interval of the mean": words.interval(name, spread["interval"]),
-        "least": words.metric(name, spread["min"]),
-        "largest": words.metric(name, spread["max"]),
+        "95% interval of the mean": " to ".join(show(name, bound) for bound in spread["interval"] or ()),
+        "least": show(name, spread["min"]),
+        "largest": show(name, spread["max"]),
     }
 
 
@@ -278,6 +293,16 @@ def notes(summary: Summary) -> list[str]:
     found.append("The control is the same student from the same initial weights and batches, trained on labels only.")
     found += [f"{run['name']} failed: {run['reason']}" for run in summary["runs"] if run["state"] == "failed"]
     return found
+
+
+def spread_note(summary: Summary) -> str:
+    """What was summed up, and how."""
+    which = {
+        "seeds": "Over all runs.",
+        "generations": "Over the generations that were taught.",
+        "sweep": "Over the seeds of the chosen configuration.",
+    }.get(summary["series"], "")
+    return f"{which} Intervals of means are Student's t over runs; a gain is taken within each run before it is averaged.".strip()
 
 
 def heading(summary: Summary, recipe: Mapping[str, Any]) -> str:

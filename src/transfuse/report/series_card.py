@@ -25,7 +25,7 @@ def render(run: RunFiles) -> str:
     if models := series.model_rows(summary):
         parts.append(card.markdown_table(models))
     parts += ["## Runs", card.markdown_table(series.rows(summary)), *map(card.plain, series.notes(summary))]
-    if spreads := series.spread_rows(summary):
+    if spreads := series.spread_rows(summary)[0]:
         parts += ["## Over the runs", card.markdown_table(spreads)]
     facts = [f"- {what}: {card.plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [

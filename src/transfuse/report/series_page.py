@@ -35,6 +35,7 @@ def render(run: RunFiles) -> str:
         reports=[entry["path"] if (run.path / entry["path"] / "report.html").exists() else None for entry in summary["runs"]],
         notes=series.notes(summary),
         spreads=series.spread_rows(summary),
+        spread_note=series.spread_note(summary),
         figures=series_plots.figures(summary),
         asked=asked.lines(run.recipe),
         terms=asked.terms(run.recipe),

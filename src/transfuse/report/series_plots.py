@@ -164,10 +164,9 @@ def _sweep(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for cost, title in (("bytes", "size of the weights"), ("latency", "latency at batch 1 (ms)")):
         drawn = _pareto(summary, cost, title)
         if drawn is not None:
-            found.append(
-                (f"{_capital(words.title(metric))} on validation against {title.partition(' (')[0]}; the line is the Pareto front", drawn)
-            )
-    keys = list(dict.fromkeys(key for run in summary["runs"] for key in run["differs"]))
+            caption = f"{_capital(words.title(metric))} on validation against {title.removesuffix(' (ms)')}"
+            found.append((f"{caption}; none is better at its cost than those on the line", drawn))
+    keys = list(dict.fromkeys(key for run in summary["runs"] for key in run["differs"] if key != "seed"))
     for key in keys[:_MOST_KEYS]:
         drawn = _by_key(summary, key)
         if drawn is not None:
