@@ -106,13 +106,15 @@ def pool() -> ArraySamples:
     return ArraySamples(inputs, labels, np.arange(32))
 
 
-def trained(objectives, steps=1, rank=0, world_size=1, folder=None, student=None, **changes):
+def trained(objectives, steps=1, rank=0, world_size=1, folder=None, student=None, scaler=None, **changes):
     student = student or network()
     loader = MemoryLoader(pool(), BatchViews(views=1, seed=0), Order(32, 14, 0, rank, world_size))
     plain = {"optimizer": ("sgd", {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}), "schedule": ("constant", {}), "select": "last"}
     stepper = Supervised(student, Preprocess(), objectives)
     settings = Settings(**{"steps": steps, "seed": 0, **plain, **changes})
-    Loop(PerTermGradients(stepper), loader, settings, checkpoints=Checkpoints(folder)).fit()
+    loop = Loop(PerTermGradients(stepper), loader, settings, checkpoints=Checkpoints(folder))
+    loop.scaler = scaler or loop.scaler
+    loop.fit()
     return student, stepper
 
 
@@ -174,6 +176,17 @@ def test_a_bridge_has_its_own_terms_gradient():
 def test_clipping_bounds_the_combined_gradient():
     student, _ = trained(pulls(*CONFLICT), clip=0.01)
     assert (flat(student) - flat(network())).norm().item() == pytest.approx(0.001, rel=1e-3)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_scaled_loss_as_fp16_needs_it_changes_nothing_and_an_overflow_skips_the_step(clip):
+    plain, _ = trained(pulls(*CONFLICT), steps=4, clip=clip)
+    scaled, _ = trained(pulls(*CONFLICT), steps=4, clip=clip, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**12))
+    torch.testing.assert_close(flat(scaled), flat(plain), rtol=1e-4, atol=1e-6)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    start, _ = trained(pulls([1e3, 0.0, 0.0], [-1e3, 1.0, 0.0]), clip=clip, scaler=scaler)
+    assert torch.equal(flat(start), flat(network()))
+    assert scaler.get_scale() == 2.0**126
 
 
 def test_what_no_term_reaches_is_left_alone():
