@@ -80,10 +80,7 @@ class Oracle:
         together = asked_together(self._input_shape, len(pool))
         about = {**self._about(pool, self.model.preprocess, spec, self.precision), "asked_together": together}
         kept = self.cache
-        form = Dense((self.columns,), kept.precision)
-        if isinstance(kept.top_k, int):
-            assert isinstance(kept.temperatures, list)
-            form = Top(kept.top_k, self.columns, kept.temperatures, kept.precision)
+        form = form_of(kept, self.columns)
 
         def open_features(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Memory] | None:
             forms = {path: Dense(shape, kept.precision) for path, shape in shapes.items()}
@@ -176,6 +173,13 @@ class Oracle:
             return False
         self.say(f"{names} and are remembered")
         return True
+
+
+def form_of(cache: CacheBlock, columns: int) -> Dense | Top:
+    """How so many logits per sample are stored."""
+    if isinstance(cache.top_k, int):
+        return Top(cache.top_k, columns, cache.temperatures or [1.0], cache.precision)
+    return Dense((columns,), cache.precision)
 
 
 def table_rows(model: Model, samples: Samples) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 from transfuse.core.types import DataSet, Model
 from transfuse.engine.order import Order
 from transfuse.engine.stages import plan
+from transfuse.engine.teacher_cache.forms import Dense
+from transfuse.engine.teacher_cache.room import folder_bytes
+from transfuse.engine.teacher_cache.shard import file_bytes
 from transfuse.errors import ModelError, RunError, TransfuseError
 from transfuse.jobs import terms
-from transfuse.jobs.answers import table_rows
+from transfuse.jobs.answers import form_of, table_rows
 from transfuse.jobs.context import Live
 from transfuse.jobs.networks import example
 from transfuse.jobs.training import steps_of, views_of
@@ -76,7 +80,7 @@ def pool_size(data: DataSet) -> int:
 
 
 def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
-    """A cache that can't hold the answers of all teachers to all views.
+    """A cache, or a disk under it, that can't hold the answers of all teachers to all views.
 
     Raises:
         RunError: says how much they take.
@@ -84,11 +88,20 @@ def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Mo
     asked = sum(model.module is not None for model in teachers.values())
     if recipe.augment.views == "fresh" or not asked:
         return
-    row = data.outputs * (2 if recipe.cache.precision == "fp16" else 4) + 4
-    needed = asked * (int(recipe.augment.views) * pool_size(data) * row + (len(data.val) + len(data.test)) * (4 * data.outputs + 4))
-    if needed > recipe.cache.max_bytes:
-        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {recipe.cache.max_bytes / 1e6:.1f} MB"
-        raise RunError(what, "cache.max_bytes", "raise it, use fewer augment.views, or augment.views=fresh, which asks the teacher live")
+    cache, pool = recipe.cache, pool_size(data)
+    form = form_of(cache, data.outputs)
+    exact = file_bytes(len(data.val) + len(data.test), Dense((data.outputs,), "fp32").bytes)
+    needed = asked * (int(recipe.augment.views) * file_bytes(pool, form.bytes) + exact)
+    fix = "use fewer augment.views, a smaller cache.top_k, or augment.views=fresh, which asks the teacher live"
+    if needed > cache.max_bytes:
+        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {cache.max_bytes / 1e6:.1f} MB"
+        raise RunError(what, "cache.max_bytes", f"raise it, {fix}")
+    answers = Path(cache.dir) / "answers"
+    place = next(folder for folder in (answers, *answers.absolute().parents) if folder.is_dir())
+    held = folder_bytes(answers) if answers.is_dir() else 0  # these very answers, or what can make room for them
+    if needed > (free := shutil.disk_usage(place).free) + held:
+        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left"
+        raise RunError(what, "cache.dir", f"name a folder on another disk, {fix}")
 
 
 def refuse_speechless(where: str, model: Model, data: DataSet) -> None:

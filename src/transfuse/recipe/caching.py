@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transfuse.core.card import Card
@@ -10,6 +12,11 @@ from transfuse.recipe.facts import Facts
 
 MOST_DENSE_CLASSES = 4096
 DEFAULT_TOP_K = 100  # TinyViT's, for the 21,841 classes of ImageNet-21k (Wu et al., 2022, ECCV, https://arxiv.org/abs/2207.10666)
+
+
+def default_folder() -> str:
+    """$TRANSFUSE_CACHE, else ~/.cache/transfuse."""
+    return str(Path(os.environ.get("TRANSFUSE_CACHE") or "~/.cache/transfuse").expanduser())
 
 
 def largest_kept(asked: Any, facts: Facts, remembered: bool) -> tuple[int | None, str]:

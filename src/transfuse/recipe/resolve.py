@@ -157,7 +157,7 @@ class _Resolution:
     def cache(self, cache: dict[str, Any]) -> None:
         named = os.environ.get("TRANSFUSE_CACHE")
         reason = "$TRANSFUSE_CACHE" if named else "the usual place; set $TRANSFUSE_CACHE for another"
-        self.auto(cache, "dir", "cache", (named or "~/.cache/transfuse", reason))
+        self.auto(cache, "dir", "cache", (caching.default_folder(), reason))
         cache["dir"] = str(Path(cache["dir"]).expanduser())
 
     def objectives(self) -> None:
