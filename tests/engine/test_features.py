@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from transfuse.core.grafts import graft
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import WeightedObjective
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.features import connect
+from transfuse.engine.features import connect, shipped
 from transfuse.engine.loop import Loop, Settings
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory
@@ -197,3 +198,67 @@ def test_features_come_from_one_network():
         objective = WeightedObjective("fitnet", get("fitnet")(), card("fitnet"), lambda progress: 1.0, names, ("3",), ("3",))
         with pytest.raises(RecipeError, match=message):
             connect([objective], student, teachers, 0)
+
+
+class Ships(nn.Module):
+    """Exports what it is told to."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def export(self, student):
+        return self.change(student)
+
+
+def shipping(change, name="ships") -> WeightedObjective:
+    return WeightedObjective(name, Ships(change), card("fitnet"), lambda progress: 1.0, (), ("1",), ())
+
+
+def grown(student):
+    graft(student, "1", "after", [nn.Linear(16, 16)])
+    return student
+
+
+def test_what_is_shipped_is_trained_in_the_students_place_and_others_tap_as_before():
+    student = network()
+    other = WeightedObjective("other", nn.Identity(), card("fitnet"), lambda progress: 1.0, (), ("0", "1"), ())
+    (ships, moved), found = shipped([shipping(grown), other], (student, torch.zeros(1, 6)))
+    assert ships.student_taps == ("1",)
+    assert moved.student_taps == ("0", "1.0")
+    assert [name for name, _ in found.named_children()] == [name for name, _ in network().named_children()]
+    assert "1.1.0.weight" in found.state_dict()
+
+
+def test_nothing_is_shipped_beside_the_student_where_no_objective_says_so():
+    student, objectives = network(), [weighted("cross_entropy")]
+    assert shipped(objectives, (student, torch.zeros(1, 6))) == (objectives, student)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda student: nn.Sequential(student, nn.Linear(3, 3)), "could not be opened from its file"),
+        (lambda student: graft(student, "1", "after", [nn.Linear(16, 9)]) or student, "can't run"),
+        (lambda student: graft(student, "4", "after", [nn.Linear(3, 9)]) or student, "has 9 outputs, the student 3"),
+    ],
+    ids=["another network", "other widths", "other outputs"],
+)
+def test_a_network_that_can_not_be_shipped_is_refused(change, words):
+    with pytest.raises(ModelError, match=words):
+        shipped([shipping(change)], (network(), torch.zeros(1, 6)))
+
+
+def test_one_run_ships_one_network():
+    with pytest.raises(RecipeError, match="one and two each ship"):
+        shipped([shipping(grown, "one"), shipping(grown, "two")], (network(), torch.zeros(1, 6)))
+
+
+def test_weights_that_objectives_make_for_their_outputs_are_a_function_of_the_seed():
+    def first(seed):
+        objective = tapped("ctkd", form="instance")
+        connect([objective], (network(), torch.zeros(1, 6)), {}, seed)
+        return objective.objective.network[0].weight
+
+    assert torch.equal(first(0), first(0))
+    assert not torch.equal(first(0), first(1))

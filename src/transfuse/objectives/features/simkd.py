@@ -112,7 +112,7 @@ class SimKD(nn.Module):
         """
         if self._student is None or self._teacher is None or not self._tap:
             raise ValueError("how the networks end is not known; call meet and build first")
-        weight, bias = self._teacher.weight, self._teacher.bias
+        weight, bias = (value.to(self._student.weight) for value in (self._teacher.weight, self._teacher.bias))  # to its device
         head = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype).requires_grad_(False)
         head.weight.copy_(weight)
         head.bias.copy_(bias)
