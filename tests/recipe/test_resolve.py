@@ -103,7 +103,8 @@ def test_one_changed_default_objective_keeps_the_others_and_its_default_weight()
 @pytest.mark.parametrize("name", objectives.names())
 def test_every_objective_resolves_with_its_defaults_on_a_task_that_it_is_defined_for(name):
     task = objectives.card(name).tasks[0]
-    facts = replace(PICTURES, task=task, n_classes=1 if task == "regression" else 10)
+    peers = ("other",) if "peers" in objectives.card(name).needs else ()
+    facts = replace(PICTURES, task=task, n_classes=1 if task == "regression" else 10, peers=peers)
     if "domains" in objectives.card(name).needs:
         assert "needs samples of a source and a target domain" in refusals(facts, objectives=[name])[0]
         return
@@ -111,6 +112,12 @@ def test_every_objective_resolves_with_its_defaults_on_a_task_that_it_is_defined
     recipe, _ = resolved(facts, objectives=[name], **({"augment": {"crop": 1}} if two_views else {}))
     assert not autos(recipe.model_dump())
     assert from_text(dump(recipe)) == recipe
+
+
+def test_networks_that_learn_beside_the_student_learn_from_each_other_by_default():
+    alone, beside = replace(PICTURES, teachers=(), peers=("other",)), replace(PICTURES, peers=("other",))
+    assert [(name, weight) for name, weight, _ in terms(resolved(alone)[0])] == [("cross_entropy", 1.0), ("dml", 1.0)]
+    assert [(name, weight) for name, weight, _ in terms(resolved(beside)[0])] == [("cross_entropy", 0.1), ("kd", 0.9), ("dml", 1.0)]
 
 
 def test_a_weight_that_is_auto_is_the_papers():

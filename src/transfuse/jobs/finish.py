@@ -52,16 +52,7 @@ def evaluate(
     for name, model in trained.items():
         outputs[name] = keep_predictions(context, data, name, asking(model))
         models[name] = summary_of(data, outputs[name], measured(model, data, threads), recipe.seed)
-    before = sum(oracle.asked() for oracle in oracles.values())
-    said, teachers = {}, {}
-    for name, oracle in oracles.items():
-        said[name] = keep_predictions(context, data, name, oracle.outputs)
-        teachers[name] = summary_of(data, said[name], oracle.cost(threads), recipe.seed)
-    forwards = context.ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before
-    networks = [name for name, oracle in oracles.items() if oracle.model.module is not None]
-    if networks:
-        asked = f"asked about {forwards:,} samples" if forwards else "not asked anything: all answers came from the cache"
-        context.say(f"{' and '.join(networks)}: {asked}")
+    said, teachers, forwards = ask_teachers(context, recipe, data, oracles)
     name, higher = metrics.primary(data.task)
     ledger = context.ledger
     summary = {
@@ -90,6 +81,23 @@ def evaluate(
         keep_samples(context, data, outputs, said)
     write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
     write_json(context.rundir.summary, summary)
+
+
+def ask_teachers(
+    context: Context, recipe: StudentRecipe, data: DataSet, oracles: Mapping[str, Oracle]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
+    """What the teachers say about the test part, their blocks of the summary, and how many samples they were sent in the whole job."""
+    before = sum(oracle.asked() for oracle in oracles.values())
+    said, teachers = {}, {}
+    for name, oracle in oracles.items():
+        said[name] = keep_predictions(context, data, name, oracle.outputs)
+        teachers[name] = summary_of(data, said[name], oracle.cost(recipe.budget.threads), recipe.seed)
+    forwards = context.ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before
+    networks = [name for name, oracle in oracles.items() if oracle.model.module is not None]
+    if networks:
+        asked = f"asked about {forwards:,} samples" if forwards else "not asked anything: all answers came from the cache"
+        context.say(f"{' and '.join(networks)}: {asked}")
+    return said, teachers, forwards
 
 
 def trained_models(student: Model, control: Model | None, peers: Mapping[str, Model] | None = None) -> dict[str, Model]:
