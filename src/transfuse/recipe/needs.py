@@ -80,7 +80,7 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
         found.append("needs labels, and no sample of the training part has one; leave it out")
     if "peers" in card.needs and not facts.peers:
         found.append("learns from networks that train beside the student, and there are none here; add peers: {NAME: SOURCE} to a distill")
-    if "rotations" in card.needs and (facts.modality != "image" or facts.input_shape[-2] != facts.input_shape[-1]):
+    if "rotations" in card.needs and (facts.modality != "image" or len(set(facts.input_shape[-2:])) > 1):
         shape = "x".join(map(str, facts.input_shape[-2:])) + " pixels" if facts.modality == "image" else facts.modality
         found.append(f"turns pictures by quarters, for which they have to be square, and the data are {shape}; leave it out")
     if "domains" in card.needs and not facts.domains:
