@@ -73,7 +73,16 @@ def check(recipe: SweepRecipe, reporter: Reporter, live: Live) -> tuple[Recipe, 
         if isinstance(entry, list) and (key.split(".", maxsplit=1)[0] in _OPENED or key.endswith("_tap")):
             for value in entry:
                 _check_value(given, key, value, live)
-    return series.decided(recipe, base, reasons, ())
+    resolved, reasons = series.decided(recipe, base, reasons, ())
+    if recipe.sampler == "auto":
+        reasons["sampler"] = "the space has only lists" if recipe.search == "grid" else "the space has a range"
+    if recipe.trials is None:
+        reasons["trials"] = "every combination of the lists" if recipe.search == "grid" else "the default"
+    resolved = resolved.model_copy(update={"sampler": recipe.search, "trials": recipe.count})
+    for key in ("sampler", "trials"):
+        if key in reasons:
+            reporter.say(f"{key} = {getattr(resolved, key)}: {reasons[key]}")
+    return resolved, reasons
 
 
 def _check_value(given: DistillRecipe, key: str, value: Any, live: Live) -> None:

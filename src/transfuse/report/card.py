@@ -51,7 +51,7 @@ def plain(text: str) -> str:
 
 def markdown_table(rows: list[dict[str, str]]) -> str:
     """Rows with the same keys as a table; the first column is text, the others are figures."""
-    head = list(rows[0])
+    head = [plain(column) for column in rows[0]]
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
     lines += [" | ".join(plain(value) for value in row.values()) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
