@@ -25,7 +25,7 @@ import numpy as np
 import transfuse
 from benchmarks import data, results
 
-LARGE = {"widths": [1200, 1200], "dropout": 0.3, "input_dropout": 0.1, "max_norm": 3.0}
+LARGE = {"widths": [1200, 1200], "dropout": [0.1, 0.3], "max_norm": 3.0}
 SMALL = {"widths": [800, 800]}
 TEMPERATURE = 20.0
 HELD_OUT = 1_000 / 60_000

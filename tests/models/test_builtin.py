@@ -197,7 +197,7 @@ def test_the_mlps_weight_constraint_limits_each_hidden_units_incoming_weights_in
 
 
 def test_the_mlps_input_dropout_drops_inputs_in_training_only():
-    module = build("mlp", 4, (1000,), widths=[], bias=False, input_dropout=0.25).network
+    module = build("mlp", 4, (1000,), widths=[], bias=False, dropout=[0.25, 0.0]).network
     torch.nn.init.ones_(module.get_submodule("linear").weight)
     inputs = torch.ones(1, 1000)
     assert module.eval()(inputs)[0, 0].item() == 1000

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.models.architectures import Variant
 
+Probability = Annotated[float, Ge(0), Lt(1)]
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
@@ -20,11 +21,10 @@ class MLP(nn.Module):
         outputs: classes or targets.
         input_shape: (columns,) or (channels, height, width).
         widths: units of each hidden layer; empty makes it a linear model.
-        dropout: probability of dropping a hidden unit in training.
+        dropout: probability of dropping a hidden unit in training; a pair is that of an input and that of a hidden unit.
         activation: relu, gelu, silu or tanh.
         batchnorm: normalise each hidden layer before its activation.
         bias: whether the linear layers have biases.
-        input_dropout: probability of dropping an input in training.
         max_norm: largest L2 norm of the weights that come into a hidden unit; larger ones are scaled back before each training step's forward
             pass (Srivastava et al., 2014, section 5.1), as `nn.Embedding(max_norm=...)` does.
     """
@@ -34,16 +34,16 @@ class MLP(nn.Module):
         outputs: int,
         input_shape: tuple[int, ...],
         widths: tuple[Annotated[int, Gt(0)], ...] = (256, 256),
-        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        dropout: Probability | tuple[Probability, Probability] = 0.0,
         activation: Activation = "relu",
         batchnorm: bool = False,
         bias: bool = True,
-        input_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         max_norm: Annotated[float, Gt(0)] | None = None,
     ):
         super().__init__()
         self.max_norm = max_norm
-        self.drop_inputs = nn.Dropout(input_dropout) if input_dropout else nn.Identity()
+        of_inputs, of_units = dropout if isinstance(dropout, tuple | list) else (0.0, dropout)
+        self.drop_inputs = nn.Dropout(of_inputs) if of_inputs else nn.Identity()
         self.layers = nn.ModuleList()
         inputs = math.prod(input_shape)
         for units in widths:
@@ -52,8 +52,8 @@ class MLP(nn.Module):
             if batchnorm:
                 layer.add_module("norm", nn.BatchNorm1d(units))
             layer.add_module("activation", ACTIVATIONS[activation]())
-            if dropout:
-                layer.add_module("dropout", nn.Dropout(dropout))
+            if of_units:
+                layer.add_module("dropout", nn.Dropout(of_units))
             self.layers.append(layer)
             inputs = units
         self.linear = nn.Linear(inputs, outputs, bias=bias)
@@ -75,7 +75,7 @@ class MLP(nn.Module):
     def limit_norms(self, max_norm: float) -> None:
         """Scales the incoming weights of each hidden unit back to at most this norm, in place."""
         for layer in self.layers:
-            weight = layer.get_submodule("linear").weight
+            weight = layer.get_parameter("linear.weight")
             weight.copy_(torch.renorm(weight, 2, 0, max_norm))
 
 
