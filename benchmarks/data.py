@@ -111,3 +111,9 @@ def hymenoptera_folder() -> Path:
 def weights(name: str) -> Path:
     """A folder or file of published weights, such as "akamaster_cifar10"."""
     return _inside("weights", name)
+
+
+def usps() -> dict[str, np.ndarray]:
+    """All of USPS at 16x16, in the order of its authors: x_train, y_train, x_test, y_test."""
+    with np.load(_inside("usps", "usps_uint8_16x16.npz")) as stored:
+        return {key: stored[key] for key in stored.files}

@@ -89,6 +89,8 @@ def prepare(recipe: AdaptRecipe, context: Context) -> tuple[AdaptRecipe, dict[st
     if ranks.rank() == 0:
         context.rundir.refuse_occupied()
     both = open_both(recipe, context)
+    if recipe.target_labels == "use" and not bool(is_labelled(both.pools[1].labels).any()):
+        raise DataError("no training sample of the target has a label", where="target_labels", fix="leave it at ignore")
     for key, opened, labels in (("source", both.source, True), ("target", both.target, recipe.target_labels == "use")):
         for warning in check.check(opened, train_labels=labels):
             context.say(f"{key}: {warning}")
@@ -113,22 +115,23 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
     """What would else be met after minutes of training.
 
     Raises:
-        TransfuseError: nothing looks at the target, labels that aren't there, batches that can't hold both domains, mixed samples,
+        TransfuseError: nothing learns from the labels or looks at the target, batches that can't hold both domains, mixed samples,
             augmentation that doesn't fit the pictures, objectives that find no features, a cache that can't be written.
     """
     assert isinstance(recipe.objectives, list)
-    if recipe.target_labels == "use" and not bool(is_labelled(both.pools[1].labels).any()):
-        raise DataError("no training sample of the target has a label", where="target_labels", fix="leave it at ignore")
-    looking = [block for block in recipe.objectives if block.weight != 0 and card_of(block.name, block.method, None).transfers]
-    live = [block for block in recipe.objectives if block.method.startswith("live:")]
-    if not looking and not live and recipe.target_labels == "ignore":
+    cards = [card_of(block.name, block.method) for block in recipe.objectives if block.weight != 0]
+    live = any(block.method.startswith("live:") for block in recipe.objectives)
+    if not live and not any({"labels", "hard_labels"} & set(card.needs) for card in cards):
+        raise RecipeError("no term learns from the source's labels", where="objectives", fix="add one such as cross_entropy")
+    if not live and not any(card.transfers for card in cards) and recipe.target_labels == "ignore":
         what = "no term looks at the target, so the network would learn from one domain only"
         raise RecipeError(what, where="objectives", fix="add one such as mcc, coral, dann or mcd, or leave objectives at auto")
     counts = counts_of(len(both.pools[0]), len(both.pools[1]), recipe.train.batch_size, recipe.target_share)
-    if min(counts) < max(LEAST, ranks.world_size()):
-        what = f"a batch of {recipe.train.batch_size} would hold {counts[0]} samples of the source and {counts[1]} of the target"
-        where = "on each process" if ranks.world_size() > LEAST else f"; {LEAST} of each are the least"
-        raise RecipeError(f"{what} {where}", where="train.batch_size", fix="raise it, or set target_share nearer to 0.5")
+    least = max(LEAST, ranks.world_size())
+    if min(counts) < least:
+        held = f"a batch of {recipe.train.batch_size} would hold {counts[0]} of the source and {counts[1]} of the target"
+        what = f"{held}; {least} of each are the least"
+        raise RecipeError(what, where="train.batch_size", fix="raise it, or set target_share nearer to 0.5")
     mixing = [name for name in MIXES if getattr(recipe.augment, name)]
     if mixing:
         what = f"{' and '.join(mixing)} would mix samples of one domain with those of the other"
