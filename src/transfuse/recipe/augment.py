@@ -174,8 +174,6 @@ def refused(augment: dict[str, Any], facts: Facts) -> list[str]:
         if facts.modality == "text" or (facts.modality == "columns" and name not in ANY_NUMBERS):
             can = f"; for tables there is {' and '.join(ANY_NUMBERS)}" if facts.modality == "columns" else ""
             found.append(f"augment.{name}: only pictures can be augmented so; the data are {facts.modality}{can}")
-        elif facts.domains and name in MIXES:
-            found.append(f"augment.{name}: would mix samples of the two domains, and then they belong to neither; leave it out")
     return found
 
 

@@ -74,3 +74,9 @@ def test_noise_is_uniform_without_correlation_between_neighbours_samples_and_vie
         assert stats.pearsonr(first.ravel(), second.ravel()).pvalue > 1e-4, name
     assert np.array_equal(noise(ids=[299, 4]), values[[299, 4]])
     assert np.array_equal(noise(count=77), values[:, :77])
+
+
+def test_several_tries_are_the_draws_of_numbered_names():
+    draws = Draws(4, torch.arange(50), torch.full((50,), 2))
+    alone = torch.stack([draws.between(f"box.{number}", -1.0, 3.0) for number in range(10)])
+    assert torch.equal(draws.tries("box", 10, -1.0, 3.0), alone)

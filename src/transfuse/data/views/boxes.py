@@ -47,13 +47,9 @@ def drawn_boxes(draws: Draws, name: str, size: tuple[int, int], scale: tuple[flo
         ratio: smallest and largest width / height, log-uniform.
     """
     height, width = size
-    heights, widths = [], []
-    for attempt in range(TRIES):
-        area = draws.between(f"{name}.area.{attempt}", *scale) * (height * width)
-        shape = draws.between(f"{name}.ratio.{attempt}", math.log(ratio[0]), math.log(ratio[1])).exp()
-        heights.append((area / shape).sqrt().round().long())
-        widths.append((area * shape).sqrt().round().long())
-    tall, wide = torch.stack(heights), torch.stack(widths)  # [tries, batch]
+    area = draws.tries(f"{name}.area", TRIES, *scale) * (height * width)
+    shape = draws.tries(f"{name}.ratio", TRIES, math.log(ratio[0]), math.log(ratio[1])).exp()
+    tall, wide = (area / shape).sqrt().round().long(), (area * shape).sqrt().round().long()  # [tries, batch]
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.int().argmax(0)[None]
     found = fits.any(0)

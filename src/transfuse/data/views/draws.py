@@ -50,7 +50,9 @@ class Draws:
 
     def bits(self, name: str) -> Tensor:
         """int64 [batch]: 64 hashed bits; for a given name and view no two samples have the same."""
-        key = derive(self.seed, "views", name)
+        return self._hashed(derive(self.seed, "views", name))
+
+    def _hashed(self, key: int | Tensor) -> Tensor:
         return _mix(_mix(self.ids * _GOLDEN + key) ^ (self.views * _GOLDEN + 1))
 
     def integers(self, name: str, count: int | Tensor) -> Tensor:
@@ -64,6 +66,11 @@ class Draws:
     def between(self, name: str, low: float, high: float) -> Tensor:
         """float64 [batch], uniform between two numbers."""
         return low + (high - low) * self.uniform(name).double()
+
+    def tries(self, name: str, count: int, low: float, high: float) -> Tensor:
+        """float64 [count, batch]: what `between` gives for the names NAME.0, NAME.1 ..., all at once."""
+        keys = torch.tensor([[derive(self.seed, "views", f"{name}.{number}")] for number in range(count)], device=self.ids.device)
+        return low + (high - low) * (_shift(self._hashed(keys), 40).float() * FINE).double()
 
     def happens(self, name: str, probability: float) -> Tensor:
         """bool [batch], true with this probability, exactly so at 0 and 1."""

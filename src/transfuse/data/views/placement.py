@@ -132,28 +132,26 @@ def rotated(pictures: Tensor, degrees: Tensor) -> Tensor:
     """Bilinear, with mirrored edges; float64 [batch] of angles, counter-clockwise."""
     height, width = pictures.shape[2:]
     x, y = source_positions(rotation_matrices(degrees), height, width)
-    x, y = (x + FINE // PARTS // 2) >> 8, (y + FINE // PARTS // 2) >> 8  # in 1/256 pixel
-    column, row, across, down = x >> 8, y >> 8, x & 255, y & 255
+    x, y = ((place + FINE // PARTS // 2 >> 8).int() for place in (x, y))  # in 1/256 pixel
+    across, down = ((place & 255).to(torch.float32)[:, None] * (1 / PARTS) for place in (x, y))
+    column, row = x >> 8, y >> 8
     left, right = _mirrored(column, width), _mirrored(column + 1, width)
     above, below = _mirrored(row, height) * width, _mirrored(row + 1, height) * width
-    across, down = across.to(torch.float32)[:, None] * (1 / PARTS), down.to(torch.float32)[:, None] * (1 / PARTS)
     upper = _blended(take_pixels(pictures, above + left), take_pixels(pictures, above + right), across)
     lower = _blended(take_pixels(pictures, below + left), take_pixels(pictures, below + right), across)
     return as_pictures(_blended(upper, lower, down), pictures.dtype)
 
 
 def _mirrored(positions: Tensor, length: int) -> Tensor:
-    """`reflected` for positions however far beyond an edge."""
-    period = max(1, 2 * (length - 1))
-    positions = positions.remainder(period)
-    return torch.minimum(positions, period - positions).clamp(max=length - 1)
+    """`reflected`; where a narrow picture is left behind by more than its own length, its edge pixel goes on."""
+    return reflected(positions, length).clamp(0, length - 1)
 
 
 def take_pixels(pictures: Tensor, places: Tensor) -> Tensor:
-    """Pixels by their number row * width + column, the same in all channels: int64 [batch, rows, columns]."""
+    """Pixels by their number row * width + column, the same in all channels: int [batch, rows, columns]."""
     batch, channels, height, width = pictures.shape
     flat = pictures.reshape(batch, channels, height * width)
-    return flat.gather(2, places.flatten(1)[:, None].expand(-1, channels, -1)).view(batch, channels, *places.shape[1:])
+    return flat.gather(2, places.flatten(1).long()[:, None].expand(-1, channels, -1)).view(batch, channels, *places.shape[1:])
 
 
 def rotation_matrices(degrees: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Augmented jobs: mixtures are remembered like any view, labels are mixed, and what doesn't fit is refused before training."""
+
+import numpy as np
+import pytest
+
+from tests.jobs.conftest import lines
+from transfuse.errors import DataError, RecipeError
+
+EVERYTHING = {
+    "views": 2,
+    "crop": 1,
+    "flip": True,
+    "resized_crop": 0.5,
+    "rotation": 10,
+    "randaugment": True,
+    "colour": {"brightness": 0.4, "contrast": 0.4},
+    "erasing": True,
+    "mixup": 0.4,
+    "cutmix": True,
+}
+
+
+def test_a_second_student_pays_nothing_for_mixed_and_augmented_views(job):
+    first = job(augment=EVERYTHING)
+    assert first.summary["teacher_forwards"] > 0
+    teacher = f"run:{first.path}#teacher"
+    asked = job(augment=EVERYTHING, teacher=teacher, train={"steps": 30, "batch_size": 100, "precision": "fp32"})
+    second = job(augment=EVERYTHING, teacher=teacher, seed=7, objectives=["cross_entropy", {"kd": {"temperature": 2}}])
+    assert asked.summary["teacher_forwards"] >= 0
+    assert second.summary["teacher_forwards"] == 0
+    third = job(augment={**EVERYTHING, "mixup": 0.5}, teacher=teacher)
+    assert third.summary["teacher_forwards"] > 0, "other mixtures are other questions"
+
+
+def test_a_mixed_run_learns_and_is_repeatable_to_the_bit(job):
+    changes = {"teacher": {"source": "builtin:mlp", "train": {"steps": 150}}, "data": "bundled:digits", "control": "none"}
+    changes["train"] = {"steps": 200, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32"}
+    changes["student"] = {"source": "builtin:mlp", "options": {"widths": [32]}}
+    one, two = job(augment={"crop": 1, "mixup": 0.4}, **changes), job(augment={"crop": 1, "mixup": 0.4}, **changes)
+    assert one.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
+    kept = [np.load(run.path / "predictions" / "student.npz")["outputs"] for run in (one, two)]
+    assert np.array_equal(*kept)
+    losses = [[line["loss"] for line in lines(run.path / "metrics.jsonl") if "loss" in line] for run in (one, two)]
+    assert losses[0] == losses[1]
+
+
+def test_a_table_learns_from_mixed_rows(job):
+    run = job(augment={"mixup": 0.4}, data="bundled:wine", objectives=["cross_entropy", "kd"])
+    assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"augment": {"mixup": True}, "objectives": ["cross_entropy", "dkd"]}, RecipeError, "objectives.dkd: needs one class per sample"),
+        ({"augment": {"randaugment": True}, "data": "bundled:wine"}, RecipeError, "augment.randaugment: only pictures"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(job, tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        job(**changes)
+    assert not (tmp_path / "run0").exists()
+
+
+def test_changes_of_colour_are_refused_on_pictures_without_8_bit_colours(job, tmp_path):
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "floats.npz", x=generator.normal(size=(80, 8, 8, 3)).astype(np.float32), y=np.arange(80) % 2)
+    with pytest.raises(DataError, match="8-bit") as refused:
+        job(data=f"arrays:{tmp_path / 'floats.npz'}", augment={"colour": 0.4})
+    assert refused.value.where == "augment.colour"
+    assert not (tmp_path / "run0").exists()
