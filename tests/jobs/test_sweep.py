@@ -211,7 +211,7 @@ def work(values: dict) -> None:
 
 
 def test_a_sweep_that_is_killed_twice_ends_with_the_same_trials_and_bits(tmp_path):
-    space = {"objectives.kd.temperature": {"low": 1.0, "high": 8.0}, "student.options.widths": [[8], [12]]}
+    space = {"objectives.kd.temperature": {"low": 1, "high": 8}, "student.options.widths": [[8], [12]]}
     whole, killed = (small(space, trials=3, sampler="tpe", out=str(tmp_path / name), prune=None) for name in ("whole", "killed"))
     start(whole)
     for number, part in ((0, "teacher.safetensors"), (1, "recipe.resolved.yaml")):
@@ -225,6 +225,9 @@ def test_a_sweep_that_is_killed_twice_ends_with_the_same_trials_and_bits(tmp_pat
     work(killed)
     one, two = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "killed"))
     assert [entry["differs"] for entry in one["runs"]] == [entry["differs"] for entry in two["runs"]]
+    assert all(not float(entry["differs"]["objectives.kd.temperature"]).is_integer() for entry in one["runs"]), (
+        "drawn from a range of floats"
+    )
     for number in range(3):
         first, second = (tmp_path / name / f"runs/trial_{number}" for name in ("whole", "killed"))
         assert (first / "student.safetensors").read_bytes() == (second / "student.safetensors").read_bytes()

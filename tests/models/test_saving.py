@@ -115,3 +115,11 @@ def test_a_damaged_description_is_named(tmp_path, text):
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(ModelError):
         open_model(f"file:{tmp_path}/m.safetensors", ModelRequest())
+
+
+def test_weights_are_never_there_without_what_says_how_to_open_them(tmp_path):
+    """Whoever finds the weights of a killed run takes them for whole."""
+    (tmp_path / "m.json").mkdir()  # can't be replaced by a file
+    with pytest.raises(ModelError, match="can't write"):
+        save_model(open_model("builtin:mlp", ModelRequest(outputs=3, input_shape=(4,))), tmp_path / "m.safetensors", {})
+    assert not (tmp_path / "m.safetensors").exists()

@@ -7,7 +7,7 @@ from transfuse.recipe.load import from_arguments, from_text, from_values
 from transfuse.recipe.recipes import RECIPES
 from transfuse.recipe.schema import DistillRecipe
 from transfuse.recipe.sweep import SweepRecipe
-from transfuse.recipe.trial import refuse_space, single
+from transfuse.recipe.trial import refuse_space, single, whole_numbers
 
 BASE = {
     "data": "bundled:digits",
@@ -68,7 +68,10 @@ def test_a_distillations_recipe_becomes_a_sweeps_by_its_verb(tmp_path):
         ({"train.epochs": {"low": 0, "high": 5, "log": True}}, "begins above 0"),
         ({"train.epochs": {"low": 1, "high": 5, "log": True, "step": 1}}, "exclude each other"),
         ({"train.epochs": {"low": 1, "high": 5, "step": 0}}, "step: 0 is a number, a number above 0"),
-        ({"train.epochs": {"low": 1, "high": 5, "lgo": True}}, "unknown key 'lgo' - did you mean 'low'?; a range has: low, high, log, step"),
+        (
+            {"train.epochs": {"low": 1, "high": 5, "lgo": True}},
+            "unknown key 'lgo' - did you mean 'low'?; a range has: low, high, log, step",
+        ),
     ],
 )
 def test_a_space_that_is_none_is_refused_with_its_key(space, words):
@@ -121,6 +124,17 @@ def test_both_ends_of_a_range_are_tried():
     refuse_space(distillation(), {"train.optimizer.adamw.lr": {"low": 1e-4, "high": 1e-2}})
     with pytest.raises(RecipeError, match="less than 1"):
         refuse_space(distillation(), {"train.ema": {"low": 0.5, "high": 1.5}})
+
+
+def test_whole_numbers_are_drawn_where_the_recipe_takes_no_others_or_a_step_says_so():
+    space = {
+        "objectives.kd.temperature": {"low": 1, "high": 16},
+        "train.batch_size": {"low": 16, "high": 256, "log": True},
+        "train.epochs": {"low": 2, "high": 10, "step": 2},
+        "train.clip": {"low": 0.5, "high": 2},
+        "seed": [0, 1],
+    }
+    assert whole_numbers(distillation(), space) == {"train.batch_size", "train.epochs"}
 
 
 def test_a_trial_has_the_values_of_its_point_and_nothing_else():

@@ -27,7 +27,7 @@ from transfuse.jobs.trials import Trials, front, quietly, require_optuna
 from transfuse.recipe.blocks import TeacherBlock
 from transfuse.recipe.schema import DistillRecipe, Recipe
 from transfuse.recipe.sweep import SweepRecipe
-from transfuse.recipe.trial import refuse_space, single
+from transfuse.recipe.trial import refuse_space, single, whole_numbers
 
 _A_TRIALS_OWN = (NumericsError, RecipeError, ModelError, DataError)  # others (a full disk) would stop the next trial too
 _OPENED = ("student", "teacher", "teachers", "augment")  # keys whose values only opening the models can judge
@@ -139,7 +139,7 @@ def _runs(context: Context, recipe: SweepRecipe) -> Run:
     assert task != "auto"
     higher = metrics.higher_is_better(task, metric)
     with quietly():
-        trials = Trials(context.rundir.path, recipe, higher)
+        trials = Trials(context.rundir.path, recipe, higher, whole_numbers(lineage.distillation(given, {}), recipe.entries))
         for number, trial, values in trials.each():
             member = _member(context, given, number, values)
             context.reporter.say(f"{member.name} ({number + 1} of {recipe.count}): {_shown(values)}")

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,14 +59,15 @@ class Trials:
         folder: of the sweep.
         recipe: of the sweep, resolved.
         higher_is_better: of the validation metric.
+        whole: keys of ranges from which only whole numbers are drawn.
     """
 
-    def __init__(self, folder: Path, recipe: SweepRecipe, higher_is_better: bool):
+    def __init__(self, folder: Path, recipe: SweepRecipe, higher_is_better: bool, whole: Container[str] = ()):
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        self._recipe, self._space = recipe, recipe.entries
+        self._recipe, self._space, self._whole = recipe, recipe.entries, whole
         (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # of a killed process; nobody else writes here
         self._study: optuna.Study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
@@ -130,15 +131,15 @@ class Trials:
         return {key: json.dumps(value) for key, value in zip(self._space, chosen, strict=True)}
 
     def _values(self, trial: Trial) -> dict[str, Any]:
-        return {key: _opened(entry, _suggested(trial, key, entry)) for key, entry in self._space.items()}
+        return {key: _opened(entry, _suggested(trial, key, entry, key in self._whole)) for key, entry in self._space.items()}
 
 
-def _suggested(trial: Trial, key: str, entry: Entry) -> Any:
+def _suggested(trial: Trial, key: str, entry: Entry, whole: bool) -> Any:
     """Optuna's value: of a list its text, since a journal holds no lists."""
     if isinstance(entry, list):
         return trial.suggest_categorical(key, [json.dumps(value) for value in entry])
     low, high, log, step = entry["low"], entry["high"], bool(entry.get("log")), entry.get("step")
-    if all(isinstance(bound, int) for bound in (low, high, step or 1)):
+    if whole:
         return trial.suggest_int(key, low, high, step=step or 1, log=log)
     return trial.suggest_float(key, low, high, step=step, log=log)
 

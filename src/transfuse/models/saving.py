@@ -82,10 +82,10 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
     # cloned: tied weights share memory, which safetensors refuses
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     text = json.dumps({**facts, **extra}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with _replacing(path) as temporary:
-        temporary.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable for its owner only
     with _replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    with _replacing(path) as temporary:  # last: whoever finds the weights takes the model for whole
+        temporary.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable for its owner only
 
 
 def read_sidecar(path: Path) -> Sidecar | None:

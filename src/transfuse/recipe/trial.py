@@ -64,6 +64,21 @@ def refuse_space(recipe: DistillRecipe, space: Mapping[str, Entry]) -> None:
             single(recipe, {key: value})
 
 
+def whole_numbers(recipe: DistillRecipe, space: Mapping[str, Entry]) -> set[str]:
+    """Keys of ranges from which only whole numbers are drawn: ends are whole, and a whole step is given or the recipe takes no fraction."""
+    found = set()
+    for key, entry in space.items():
+        if isinstance(entry, list) or not all(isinstance(entry.get(name) or 0, int) for name in ("low", "high", "step")):
+            continue
+        try:
+            single(recipe, {key: entry["low"] + (entry["high"] - entry["low"]) * 0.5**0.5})
+        except RecipeError:
+            found.add(key)
+        else:
+            found |= {key} if entry.get("step") else set()
+    return found
+
+
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     """Sets one key; blocks on the way have to be there."""
     parts = key.split(".")

@@ -290,7 +290,8 @@ def notes(summary: Summary) -> list[str]:
     found = ["Test split."] if summary["series"] != "sweep" else []
     if summary["series"] == "sweep":
         found.append("Trials are chosen on the validation split alone; test figures are shown only for those on the Pareto front.")
-    found.append("The control is the same student from the same initial weights and batches, trained on labels only.")
+    if any("control" in (run.get("models") or {}) for run in summary["runs"]):
+        found.append("The control is the same student from the same initial weights and batches, trained without what was transferred.")
     found += [f"{run['name']} failed: {run['reason']}" for run in summary["runs"] if run["state"] == "failed"]
     return found
 

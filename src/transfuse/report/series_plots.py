@@ -229,6 +229,14 @@ def _outline(points: Sequence[tuple[float, float]], higher: bool) -> list[tuple[
     return found
 
 
+def _in_order(values: Sequence[Any]) -> list[str]:
+    """Different values as text: lists of numbers by size, all else by alphabet."""
+    try:
+        return list(dict.fromkeys(shown(value) for value in sorted(values)))
+    except TypeError:  # values of several kinds
+        return sorted({shown(value) for value in values})
+
+
 def _by_key(summary: Mapping[str, Any], key: str) -> Markup | None:
     """Validation against one key's value, over all trials that ran to the end."""
     metric = summary["selection"]["metric"]
@@ -248,7 +256,7 @@ def _by_key(summary: Mapping[str, Any], key: str) -> Markup | None:
             axes.set_xscale("log")
             plain_numbers(axes.xaxis, math.log10(max(where) / min(where)))
     else:
-        names = sorted({shown(value) for value in values})
+        names = _in_order(values)
         where = [float(names.index(shown(value))) for value in values]
         axes.set_xticks(range(len(names)), clipped(names, max(6, 44 // len(names))))
         axes.set_xlim(-0.5, len(names) - 0.5)
