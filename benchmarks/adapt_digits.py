@@ -132,6 +132,11 @@ def main(work: Path) -> None:
         for method in methods():
             rows.append(row(shift, method, [run(work, *shift, method, seed) for seed in SEEDS]))
             print(f"{rows[-1]['shift']:16} {method:8} {rows[-1]['target']} gain {rows[-1]['gain']:+.2f} {rows[-1]['verdict']}", flush=True)
+        print(write(rows, time.perf_counter() - begun), flush=True)
+
+
+def write(rows: list[dict[str, Any]], seconds: float) -> Path:
+    """The result file, of the shifts that are done."""
     counts = {method: [one["verdict"] for one in rows if one["objective"] == method] for method in methods()}
     figures = {
         "sets": SUBSETS,
@@ -142,9 +147,9 @@ def main(work: Path) -> None:
         "verdicts": {method: {name: found.count(name) for name in sorted(set(found))} for method, found in counts.items()},
         "mean gain": {method: round(statistics.mean(one["gain"] for one in rows if one["objective"] == method), 2) for method in methods()},
         "rows": rows,
-        "seconds, this call": round(time.perf_counter() - begun, 1),
+        "seconds, this call": round(seconds, 1),
     }
-    print(results.write("adapt_digits", figures))
+    return results.write("adapt_digits", figures)
 
 
 if __name__ == "__main__":
