@@ -13,13 +13,13 @@ def network(maps, state, name):
     return maps
 
 
-def ft_reference(student_features, teacher_features, state, norm):
+def ft_reference(student_features, teacher_features, state, norm, form):
     factors, translated = network(teacher_features, state, "encoders.0"), network(student_features, state, "translators.0")
     values = []
     for student, teacher in zip(translated, factors, strict=True):
         s, t = student.ravel(), teacher.ravel()
         gaps = [abs(a / length(s) - b / length(t)) ** norm for a, b in zip(s, t, strict=True)]
-        values.append(sum(gaps) / len(gaps))
+        values.append(sum(gaps) ** (1 / norm) if form == "paper" else sum(gaps) / len(gaps))
     return values
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.objectives.features.steps import token_step
+from tests.objectives.planting import assert_caught
 from tests.reference.ft import ft_reference, paraphrasing_reference
 from transfuse.errors import ModelError
 from transfuse.objectives.features.ft import CARD, FT, ft_loss
@@ -26,7 +28,7 @@ class Paraphrasing(FT):
 
 def function(objective, step):
     student, teacher = step.student.features["stage1"], step.teacher.features["stage1"]
-    return ft_loss(objective.translators[0](student), objective.encoders[0](teacher), objective.norm)
+    return ft_loss(objective.translators[0](student), objective.encoders[0](teacher), objective.norm, objective.form)
 
 
 PARTICULARS = Particulars(function=function)
@@ -36,8 +38,18 @@ def test_ft_is_proved():
     check_objective(FT, ft_reference, particulars=PARTICULARS)
 
 
-def test_squared_differences_are_proved():
-    check_objective(FT, ft_reference, {"norm": 2, "rate": 1.0}, checks=QUICK, particulars=PARTICULARS)
+@pytest.mark.parametrize("arguments", [{"norm": 2, "rate": 1.0}, {"form": "paper"}, {"form": "paper", "norm": 2}], ids=str)
+def test_other_differences_are_proved(arguments):
+    check_objective(FT, ft_reference, arguments, checks=QUICK, particulars=PARTICULARS)
+
+
+def test_the_mean_over_channels_of_a_factors_squares_which_circulates_under_this_name_is_caught():
+    def wrong(self, step):
+        factors = self.translators[0](step.student.features["stage1"]), self.encoders[0](step.teacher.features["stage1"])
+        one, other = (F.normalize(factor.square().mean(1).flatten(1)) for factor in factors)
+        return (one - other).abs().mean(1)
+
+    assert_caught(FT, wrong, ft_reference, particulars=PARTICULARS)
 
 
 def test_the_paraphrasers_loss_is_proved():

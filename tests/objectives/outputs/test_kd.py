@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.reference.kd import kd_reference
 from tests.reference.teachers import many_teachers_reference
 from transfuse.core.numerics import top_k
+from transfuse.objectives.outputs._divergence import teacher_weights
 from transfuse.objectives.outputs.kd import KD, kd_loss
 from transfuse.testing import Particulars, Sizes, check_objective, example_step, reverse_classes, run, shift_student_logits
 
@@ -64,6 +65,20 @@ def test_several_teachers_work_compiled_and_in_two_processes():
         make_step=partial(example_step, teachers=2),
         checks=["compiled", "two_processes"],
     )
+
+
+def test_teachers_of_a_single_logit_count_by_the_label_as_those_of_two_do(logits):
+    one = example_step(sizes_of(logits), teachers=2)
+    batch = replace(one.batch, labels=torch.tensor([0, 1, 1, 0, 1, 0]))
+    single = {name: replace(signals, logits=signals.logits[:, :1]) for name, signals in one.teachers.items()}
+    pairs = {name: replace(signals, logits=F.pad(signals.logits, (1, 0))) for name, signals in single.items()}
+    for labels in (batch, replace(batch, label_probabilities=torch.rand(6, 2, dtype=torch.float64).softmax(-1))):
+        stacks = ([signals.logits for signals in teachers.values()] for teachers in (single, pairs))
+        found, expected = (
+            teacher_weights(stack, labels, "labels", kind) for stack, kind in zip(stacks, ("bernoulli", "softmax"), strict=True)
+        )
+        torch.testing.assert_close(found, expected)
+        assert len(found.flatten().unique()) > 2
 
 
 def test_agreeing_teachers_count_like_one(logits):

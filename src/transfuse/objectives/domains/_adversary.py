@@ -29,7 +29,7 @@ def opponent(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequ
 
 
 def feature_width(shapes: dict[str, tuple[int, ...]]) -> int:
-    """How long the vector of the first tapped feature is.
+    """How long the vector of the deepest tapped feature is.
 
     Raises:
         ValueError: nothing is tapped.

@@ -54,7 +54,7 @@ def afn_loss(
 
 
 class AFN(nn.Module):
-    """Norms of the first tapped feature in both domains.
+    """Norms of the deepest tapped feature in both domains.
 
     Args:
         form: stepwise (SAFN, the paper's better one) or hard (HAFN).

@@ -54,7 +54,7 @@ def cdan_loss(
 
 
 class CDAN(nn.Module):
-    """A discriminator on the outer product of the first tapped feature and the softmax prediction, with gradient reversal.
+    """A discriminator on the outer product of the deepest tapped feature and the softmax prediction, with gradient reversal.
 
     The product reaches the student through the feature only, as in the authors' code. Where it has more than 4096 entries, both factors
     go through fixed random matrices to `random_width` numbers first and are multiplied elementwise. The strength of the reversal is

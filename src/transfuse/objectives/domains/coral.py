@@ -41,7 +41,7 @@ def _covariance(rows: Float[Tensor, "batch width"], share: Float[Tensor, "batch"
 
 
 class CORAL(nn.Module):
-    """Covariances of the first tapped feature in both domains, within the batch of all processes."""
+    """Covariances of the deepest tapped feature in both domains, within the batch of all processes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ def dann_loss(domain_logits: Float[Tensor, "batch"], domains: Int[Tensor, "batch
 
 
 class DANN(nn.Module):
-    """A discriminator on the first tapped feature, whose gradient reaches the student times -strength (gradient reversal).
+    """A discriminator on the deepest tapped feature, whose gradient reaches the student times -strength (gradient reversal).
 
     strength = highest * (2 / (1 + exp(-rise * progress)) - 1), progress from 0 to 1 as in the paper.
 

@@ -52,7 +52,7 @@ def jmmd_loss(
 
 
 class JMMD(nn.Module):
-    """Joint discrepancy of the first tapped feature and the predictions, within the batch of all processes.
+    """Joint discrepancy of the deepest tapped feature and the predictions, within the batch of all processes.
 
     Args:
         prediction_width: of the Gaussian kernel between predictions.

@@ -53,7 +53,7 @@ def mdd_loss(
 
 
 class MDD(nn.Module):
-    """An adversarial head on the first tapped feature, whose gradient reaches the student times -strength (gradient reversal).
+    """An adversarial head on the deepest tapped feature, whose gradient reaches the student times -strength (gradient reversal).
 
     strength = highest * (2 / (1 + exp(-rise * progress)) - 1). The student's own head is not touched by this term: labels on the source
     train it, through another objective.

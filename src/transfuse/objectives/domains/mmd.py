@@ -62,7 +62,7 @@ def discrepancy(
 
 
 class MMD(nn.Module):
-    """Discrepancy of the first tapped feature between the domains, within the batch of all processes.
+    """Discrepancy of the deepest tapped feature between the domains, within the batch of all processes.
 
     Args:
         estimator: unbiased, or biased (never negative).

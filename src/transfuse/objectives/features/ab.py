@@ -50,7 +50,8 @@ class AB(nn.Module):
     Tap the input of an activation: `layer1.2.relu@input`; behind a ReLU a feature is nowhere negative. The student learns the boundaries
     first, from this term alone, and then the task without it, as in the paper and its code (github.com/bhheo/AB_distillation); each stage
     has the recipe's learning-rate schedule from its beginning, and an optimiser of its own. In the comparisons of Tian et al. (2020) the
-    first stage lasts 30 epochs and the second 240. `paper_weight` is that of the authors' code (3 / 1000).
+    first stage lasts 30 epochs and the second 240. `paper_weight` is that of the authors' code (3 / 1000). As in those comparisons there is
+    a 1x1 convolution with BatchNorm behind every tap of the student; the authors leave it out where the channels agree.
 
     Args:
         margin: how far from 0 a student's response has to be.

@@ -44,8 +44,10 @@ def class_maps(features: Tensor, head: Float[Tensor, "classes channels"], resolu
 def cat_kd_loss(student_maps: Maps, teacher_maps: Maps, normalize: bool = True, form: Form = "mean") -> Float[Tensor, "batch"]:
     """Squared difference of class activation maps, each divided by its length, per sample; averaged over classes and positions.
 
-    form mean: (1/KP) sum_cp (s_cp - t_cp)^2 over K classes and P positions, which the authors' code computes and its weight (400 by
-    default, .7 to 600 per pair) belongs to; paper: (1/K) sum_c |s_c - t_c|^2, P times as much.
+    form mean: (1/KP) sum_cp (s_cp - t_cp)^2 over K classes and P positions, which the authors' code computes and its weights belong to;
+    paper: (1/K) sum_c |s_c - t_c|^2, P times as much. Their code's defaults, which are the ones here, are divided maps and weight 400; for
+    their tables they chose per pair: 10 to 600 with divided maps between networks of different kinds, 0.5 to 15 with maps as they are
+    (`normalize: false`) between networks of one kind, such as 0.7 from ResNet-56 to ResNet-20.
 
     Raises:
         ValueError: the maps differ in shape.
@@ -68,7 +70,7 @@ class CATKD(nn.Module):
 
     Args:
         resolution: positions per side of the compared maps; the paper's best is 2.
-        normalize: whether only the place of a class's evidence counts, and not its amount.
+        normalize: whether only the place of a class's evidence counts, and not its amount; that changes the weight that fits.
         form: mean over classes and positions as in the authors' code, or the paper's sum over positions.
     """
 

@@ -120,6 +120,8 @@ def _cross_entropy(logits: Tensor, batch: Batch, kind: Kind) -> Tensor:
         targets = torch.where(known, batch.labels, torch.zeros_like(batch.labels)).to(logits.dtype)
         terms = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return torch.where(known, terms, torch.zeros_like(terms)).sum(-1)
+    if logits.shape[-1] == 1:  # the log-odds of the second of two classes
+        logits = torch.cat([torch.zeros_like(logits), logits], -1)
     if batch.label_probabilities is not None:
         return -(batch.label_probabilities.to(logits.dtype) * log_softmax_at(logits)).sum(-1)
     if float_labels(batch.labels):

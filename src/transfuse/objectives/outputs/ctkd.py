@@ -56,7 +56,7 @@ class CTKD(nn.Module):
     global: raw is one number, starting at 1. instance: raw comes from a network of two layers, which sees what student and teacher
     predict for the sample (as log-probabilities, so that it doesn't matter which constant a model adds to its logits) and starts at 1
     too, for every sample. The student gets no gradient through that network: it would learn to ask for an easy temperature. The paper
-    finds both about equal, so the simpler one is the default.
+    finds both about equal, and the authors' released code has the global one alone, so that is the default.
 
     Args:
         lowest: the lowest temperature.

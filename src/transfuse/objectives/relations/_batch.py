@@ -8,7 +8,7 @@ from transfuse.objectives._vectors import last_tap, vectors
 
 
 def all_features(step: Step) -> tuple[Tensor, Tensor]:
-    """The student's and the teacher's first tapped feature, whole, for the batch of all processes."""
+    """The student's and the teacher's deepest tapped feature, whole, for the batch of all processes."""
     return gather_rows(last_tap(step.student, "student")), gather_rows(last_tap(step.teacher, "teacher").detach())
 
 

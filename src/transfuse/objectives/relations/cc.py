@@ -62,7 +62,7 @@ def _kernel(rows: Float[Tensor, "batch width"], kernel: Kernel, gamma: float, or
 
 
 class CC(nn.Module):
-    """Kernels within the batch of all processes, on the first tapped feature of student and teacher.
+    """Kernels within the batch of all processes, on the deepest tapped feature of student and teacher.
 
     Args:
         kernel: gaussian, the paper's best, or bilinear.

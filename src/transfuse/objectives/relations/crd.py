@@ -57,7 +57,7 @@ def _contrast(
 
 
 class CRD(nn.Module):
-    """Contrast of the first tapped features, embedded by a trained linear map each, with a memory of other samples' embeddings.
+    """Contrast of the deepest tapped features, embedded by a trained linear map each, with a memory of other samples' embeddings.
 
     What differs from the paper and its code, and why: every sample is contrasted with the whole bank by one matrix product, instead of
     with its own random draw of 16384 rows of a memory as large as the data set: leaner, without random numbers, and the bank's size is the

@@ -59,7 +59,7 @@ def _correlations(maps: Float[Tensor, "batch channels height width"], form: Form
 
 
 class ICKD(nn.Module):
-    """Channel correlations of the first tapped map; a 1x1 convolution brings the student to the teacher's channels where they differ.
+    """Channel correlations of the deepest tapped map; a 1x1 convolution brings the student to the teacher's channels where they differ.
 
     Tokens are laid out as maps, so a transformer can teach a CNN.
 

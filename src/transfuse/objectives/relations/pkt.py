@@ -52,7 +52,7 @@ def _neighbours(rows: Float[Tensor, "batch width"], form: Form) -> Float[Tensor,
 
 
 class PKT(nn.Module):
-    """Neighbourhoods within the batch of all processes, on the first tapped feature of student and teacher.
+    """Neighbourhoods within the batch of all processes, on the deepest tapped feature of student and teacher.
 
     Args:
         form: code counts a sample as its own neighbour, paper doesn't.

@@ -69,7 +69,7 @@ def _cosines(differences: Float[Tensor, "batch batch width"]) -> Float[Tensor, "
 
 
 class RKD(nn.Module):
-    """Distances and angles within the batch of all processes, on the first tapped feature of student and teacher.
+    """Distances and angles within the batch of all processes, on the deepest tapped feature of student and teacher.
 
     Args:
         distance: weight of the distances; 0 leaves them out.

@@ -43,7 +43,7 @@ def _similarities(features: Float[Tensor, "batch *inner"]) -> Float[Tensor, "bat
 
 
 class SP(nn.Module):
-    """Similarities within the batch of all processes, on the first tapped feature of student and teacher."""
+    """Similarities within the batch of all processes, on the deepest tapped feature of student and teacher."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def bss_loss(student_features: Float[Tensor, "batch *inner"], k: int = 1) -> Flo
 
 
 class BSS(nn.Module):
-    """Shrinkage of the first tapped feature's spectrum, over the batch of all processes.
+    """Shrinkage of the deepest tapped feature's spectrum, over the batch of all processes.
 
     Args:
         k: how many of the smallest singular values are shrunk.
