@@ -193,6 +193,18 @@ def test_pictures_of_other_sizes_and_colours_are_brought_together_and_resumed(va
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_pictures_that_are_not_square_stay_so_and_are_resumed(values, tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("here", "there"):
+        inputs = random.integers(0, 256, (90, 8, 12), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x=inputs, y=np.arange(90) % 3)
+    data = {"source": f"arrays:{tmp_path / 'here.npz'}", "target": f"arrays:{tmp_path / 'there.npz'}"}
+    run = adapt.run(from_values(values(**data, control="none")))
+    assert load(run.path / "recipe.resolved.yaml").source.size is None
+    (run.path / "summary.json").unlink()
+    assert resume.resume(run.path).summary["models"].keys() == {"student"}
+
+
 def test_regression_learns_from_two_domains_in_the_targets_units(values, tmp_path):
     random = np.random.default_rng(0)
     for name, shift in (("here", 0.0), ("there", 0.5)):

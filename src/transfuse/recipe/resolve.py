@@ -236,6 +236,8 @@ class _Resolution:
 def _size(facts: Facts) -> tuple[int | None, str]:
     if facts.modality != "image":
         return None, f"{facts.modality} have no size in pixels"
+    if len(set(facts.input_shape[-2:])) > 1:
+        return None, "the pictures are not square, and stay as they are"
     if facts.model_sizes:
         return max(facts.model_sizes), "the largest input that a model asks for"
     return max(facts.input_shape[-2:], default=None), "the size of the data, as no model asks for another"
