@@ -153,19 +153,16 @@ def _classes(run: RunFiles) -> _Classes | None:
     if run.task == "regression" or "student" not in models:
         return None
     rows = perclass.per_class(run, models)
-    matrices: dict[str, np.ndarray] = {}
-    for model, answers in models.items() if run.task == "classification" else ():
-        found = perclass.class_outcomes(answers)
-        if found is not None:
-            matrices[model] = perclass.confusion(found)
+    answered = {model: perclass.class_outcomes(answers) for model, answers in models.items()} if run.task == "classification" else {}
+    judged = {model: found for model, found in answered.items() if found is not None}
     measure = "Recall" if run.task == "classification" else "F1"
     against = next((model for model in ("control", "teacher") if model in models), "")
     telling = perclass.most_telling([row for row in rows if "student" in row.values], against)
     drawn = plots.class_plot(telling, measure) if telling else None
-    count = len(next(iter(matrices.values()))) if matrices else len(rows)
+    count = next(iter(judged.values())).classes if judged else len(rows)
     names, small = run.names(count), count <= perclass.LARGEST_MATRIX
-    listed = [] if small or "student" not in matrices else perclass.top_confusions(matrices, names)
-    shares = {model: _with_shares(matrix) for model, matrix in matrices.items()} if small else {}
+    listed = [] if small or "student" not in judged else perclass.top_confusions(judged, names)
+    shares = {model: _with_shares(perclass.confusion(found)) for model, found in judged.items()} if small else {}
     return _Classes(names, shares, listed, list(models), drawn, measure, telling, len(rows), against)
 
 

@@ -34,15 +34,14 @@ class Confusion:
     counts: dict[str, int]
 
 
-def top_confusions(matrices: dict[str, np.ndarray], names: list[str], most: int = 15) -> list[Confusion]:
-    """The student's commonest confusions, largest first."""
-    wrong = matrices["student"].copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(cell), len(names)) for cell in order if wrong.flat[cell] > 0]
+def top_confusions(found: dict[str, ClassOutcomes], names: list[str], most: int = 15) -> list[Confusion]:
+    """The student's commonest confusions, largest first; of equal ones those of the first classes. Counts pairs that occur, no matrix."""
+    pairs = {model: np.stack([one.labels, one.predicted], axis=1) for model, one in found.items()}
+    wrong, counts = np.unique(pairs["student"][pairs["student"][:, 0] != pairs["student"][:, 1]], axis=0, return_counts=True)
+    chosen = wrong[np.argsort(-counts, kind="stable")[:most]]
     return [
-        Confusion(names[row], names[column], {model: int(matrix[row, column]) for model, matrix in matrices.items()})
-        for row, column in pairs
+        Confusion(names[true], names[predicted], {model: int((rows == (true, predicted)).all(1).sum()) for model, rows in pairs.items()})
+        for true, predicted in chosen
     ]
 
 

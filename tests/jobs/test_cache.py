@@ -1,0 +1,238 @@
+"""The teacher cache in whole jobs: a second student pays nothing, large heads are kept as their top, filling before training."""
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import transfuse
+from transfuse.core.protocols import Silent
+from transfuse.engine.teacher_cache.listing import entries
+from transfuse.errors import RecipeError, RunError
+from transfuse.jobs import distill, finish, refusals
+from transfuse.jobs.fill import fill, fill_with_ray
+from transfuse.recipe.load import dump, from_values
+
+from .conftest import lines
+
+POOL, EXACT = 1294, 503  # digits without validation and test samples; those
+
+
+def recipe(folder, name, **changes):
+    return {
+        "job": "distill",
+        "data": "bundled:digits",
+        "student": "builtin:resnet8",
+        "objectives": ["cross_entropy", "kd", {"fitnet": {"student_tap": "layer3", "teacher_tap": "layer3"}}],
+        "augment": {"crop": 1, "views": 2},
+        "train": {"steps": 2, "precision": "fp32", "batch_size": 32},
+        "cache": {"dir": str(folder / "cache")},
+        "control": "none",
+        "samples": False,
+        "out": str(folder / name),
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A convolutional teacher, hardly trained, and a cache that was filled for it: folder, teacher, samples asked about."""
+    folder = tmp_path_factory.mktemp("taught")
+    teacher = {"source": "builtin:resnet8", "train": {"steps": 3}}
+    run = distill.run(from_values(recipe(folder, "first", teacher=teacher, cache={"dir": str(folder / "other")}, objectives=["kd"])))
+    source = f"run:{run.path}#teacher"
+    return folder, source, fill(from_values(recipe(folder, "none", teacher=source)))
+
+
+def test_filling_asks_about_every_sample_in_every_view_once(first):
+    folder, source, asked = first
+    assert asked == 2 * POOL + EXACT
+    assert fill(from_values(recipe(folder, "none", teacher=source))) == 0
+    assert not (folder / "none").exists()
+    found = {entry.what: entry for entry in entries(folder / "cache") if entry.about["views"] != "exact"}
+    assert {what: (entry.filled, entry.views) for what, entry in found.items()} == {
+        "10 logits": (1.0, [0, 1]),
+        "layer3 64x2x2": (1.0, [0, 1]),
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"seed": 7}, id="another seed"),
+        pytest.param({"train": {"steps": 60, "precision": "fp32", "batch_size": 50}}, id="another batch size, two epochs"),
+        pytest.param({"objectives": ["cross_entropy", "dkd", "reverse_kl", {"kd": {"temperature": 2}}]}, id="other objectives"),
+        pytest.param({"objectives": [{"attention_transfer": {"student_tap": "layer3", "teacher_tap": "layer3"}}]}, id="other features"),
+        pytest.param({"student": {"source": "builtin:mlp"}, "objectives": ["cross_entropy", "kd"]}, id="another student"),
+    ],
+)
+def test_a_second_student_pays_nothing(first, tmp_path, monkeypatch, changes):
+    folder, source, _ = first
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    run = distill.run(from_values({**recipe(folder, "second", teacher=source), **changes, "out": str(tmp_path / "run")}))
+    assert run.summary["teacher_forwards"] == 0
+    assert run.summary["teachers"]["teacher"]["metrics"]["accuracy"] >= 0
+    assert run.summary["teachers"]["teacher"]["macs"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"augment": {"crop": 1, "views": 2, "seed": 1}}, id="augment.seed"),
+        pytest.param({"data": {"source": "bundled:digits", "split": {"seed": 1}}}, id="data"),
+        pytest.param({"cache": {"precision": "fp32"}}, id="stored precision"),
+        pytest.param({"cache": {"top_k": 3}}, id="top k"),
+        pytest.param({"cache": {"features": 0}}, id="features that are not kept"),
+    ],
+)
+def test_other_answers_are_asked_for(first, tmp_path, monkeypatch, changes):
+    folder, source, _ = first
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    values = {**recipe(folder, "second", teacher=source), **changes, "out": str(tmp_path / "run")}
+    values["cache"] = {"dir": str(folder / "cache"), **changes.get("cache", {})}
+    assert distill.run(from_values(values)).summary["teacher_forwards"] >= 64
+
+
+class Wide(nn.Module):
+    def __init__(self, hidden, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+
+
+@pytest.fixture
+def wide(tmp_path, monkeypatch):
+    """The digits among 10,000 classes, and a function that runs a job on them."""
+    digits = transfuse.data.open_data("bundled:digits", transfuse.core.types.DataRequest())
+    arrays = {}
+    for part in ("train", "test"):
+        samples, count = getattr(digits, part), {"train": 300, "test": 60}[part]
+        arrays |= {f"x_{part}": samples.raw(range(count)).numpy(), f"y_{part}": samples.labels.numpy()[:count]}
+    np.savez(tmp_path / "wide.npz", classes=np.array([f"class {number}" for number in range(10_000)]), **arrays)
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    torch.manual_seed(0)
+    teacher, student = Wide(32, 10_000), Wide(8, 10_000)
+
+    def run(name, **changes):
+        return transfuse.distill(
+            f"arrays:{tmp_path / 'wide.npz'}", student, teacher, train={"steps": 5, "batch_size": 64}, out=tmp_path / name,
+            cache={"dir": str(tmp_path / "cache"), **changes.pop("cache", {})}, control="none", samples=False, **changes,
+        )  # fmt: skip
+
+    return run
+
+
+def test_of_ten_thousand_classes_the_top_is_kept_and_bounds_the_dense_loss_from_below(wide, tmp_path):
+    objectives = [{"kd": {"temperature": 4}}, {"jsd": {"temperature": 1}}]
+    kept = wide("top", objectives=objectives)
+    dense = wide("dense", objectives=objectives, cache={"top_k": None, "precision": "fp32"})
+    resolved = (kept.path / "recipe.resolved.yaml").read_text()
+    assert "top_k: 100" in resolved
+    assert "lower bound" in (kept.path / "reasons.json").read_text()
+    (entry,) = [entry for entry in entries(tmp_path / "cache") if entry.what == "top 100 of 10000"]
+    assert entry.about["answers"]["temperatures"] == [1.0, 4.0]
+    assert entry.bytes < 0.05 * next(
+        entry.bytes for entry in entries(tmp_path / "cache") if entry.what == "10000 logits" and entry.rows > 200
+    )
+    losses = [lines(run.path / "metrics.jsonl")[0]["terms"] for run in (kept, dense)]  # same weights, same samples
+    for term in ("kd", "jsd"):
+        top, full = (loss[term] for loss in losses)
+        assert 0 < top <= full * 1.001
+    again = wide("again", objectives=[{"tvd": {"temperature": 4}}, {"jsd": {"temperature": 1}}], seed=3)
+    assert again.summary["teacher_forwards"] == 0
+
+
+def test_what_the_top_of_the_logits_cannot_teach_is_refused_before_training(wide, tmp_path):
+    class Own(nn.Module):
+        card = replace(transfuse.objectives.card("kd"), title="own")
+
+        def forward(self, step):
+            return step.student.logits.sum(-1)
+
+    for objectives, cache, words in (
+        (["dkd"], {}, "needs all of the teacher's logits"),
+        ([{"kd": {"temperature": 2}}], {"temperatures": [1.0, 4.0]}, "not among cache.temperatures"),
+        ([Own()], {}, r"name it in cache\.temperatures"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            wide("refused", objectives=objectives, cache=cache)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_several_teachers_of_large_heads_are_refused_where_they_would_be_merged(wide):
+    teachers = {"other": Wide(16, 10_000)}
+    with pytest.raises(RecipeError, match="combine: losses"):
+        wide("refused", objectives=["kd"], teachers=teachers)
+    run = wide("run", objectives=[{"kd": {"combine": "losses"}}], teachers=teachers)
+    assert run.summary["teacher_forwards"] > 0
+
+
+def test_filling_is_interrupted_and_goes_on(first, tmp_path):
+    _, source, asked = first
+
+    class Impatient(Silent):
+        def progress(self, progress):
+            if progress.step > 1500:
+                raise KeyboardInterrupt
+
+    values = from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))
+    with pytest.raises(KeyboardInterrupt):
+        fill(values, Impatient())
+    stored = sum(entry.stored for entry in entries(tmp_path / "cache"))
+    assert 1500 <= stored < 2 * POOL
+    assert fill(values) == asked - stored
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teacher": {"source": "builtin:resnet8", "train": {"steps": 3}}}, "trained by the run itself"),
+        ({"augment": {"crop": 1, "views": "fresh"}}, "fresh views are asked live"),
+    ],
+)
+def test_what_cannot_be_filled_is_refused(first, tmp_path, changes, words):
+    with pytest.raises(RecipeError, match=words):
+        fill(from_values({**recipe(tmp_path, "none", teacher=first[1]), **changes}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_for_all_answers_is_refused_before_training(first, tmp_path, monkeypatch):
+    usage = refusals.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(refusals.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(RunError, match=r"the disk has 0\.0 MB left"):
+        distill.run(from_values(recipe(tmp_path, "run", teacher=first[1])))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):
+    _, source, asked = first
+    (tmp_path / "recipe.yaml").write_text(dump(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "transfuse", "cache", "fill", "recipe.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"{asked:,} samples were asked about now" in done.stderr
+    assert all(entry.filled == 1.0 for entry in entries(tmp_path / "cache"))
+    assert fill(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))) == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install transfuse[ray]")
+@pytest.mark.filterwarnings("default")
+def test_workers_of_ray_share_the_filling(first, tmp_path):
+    import ray
+
+    _, source, asked = first
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        values = from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))
+        assert fill_with_ray(values, 2) == asked
+        assert fill_with_ray(values, 2) == 0
+    finally:
+        ray.shutdown()
+    assert all(entry.filled == 1.0 for entry in entries(tmp_path / "cache"))
