@@ -16,7 +16,7 @@ from transfuse.cli import main as frame
 from transfuse.cli.session import Session
 from transfuse.errors import DataError, MissingExtra
 
-VERBS = sorted(path.stem for path in Path(frame.__file__).parent.glob("*.py") if path.stem not in frame.NOT_VERBS)
+VERBS = sorted(path.stem.replace("_", "-") for path in Path(frame.__file__).parent.glob("*.py") if path.stem not in frame.NOT_VERBS)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_version_is_the_packages(capsys):
     ("arguments", "said"),
     [
         (["distil"], "no verb 'distil' - did you mean 'distill'?"),
-        (["zzz"], "no verb 'zzz'; there are: check, demo"),
+        (["zzz"], "no verb 'zzz'; there are: adapt, assistants"),
         (["run"], "Missing argument 'RECIPE.YAML'"),
         (["demo", "--sed", "1"], "No such option"),
         (["demo", "--seed", "x"], "Invalid value for '--seed'"),

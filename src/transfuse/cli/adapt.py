@@ -1,4 +1,4 @@
-"""Adapts a network from a labelled source to an unlabelled target domain."""
+"""Adapts a network from a labelled source to an unlabelled target."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""Teaches a student by way of networks of sizes between it and its teacher."""
+"""Teaches a student by way of networks between it and its teacher."""
 
 import click
 

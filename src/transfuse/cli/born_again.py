@@ -14,7 +14,7 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     The keys are those of a recipe (transfuse new born-again shows them all):
 
     \b
-      transfuse born-again data=images:./photos student=builtin:resnet20 generations=3
+      transfuse born-again data=images:./photos student=builtin:resnet20
     """
     if not arguments:
         raise click.UsageError("give a recipe, or at least data=... and student=...", context)

@@ -1,4 +1,4 @@
-"""Distils teachers into a student, from a recipe or from keys alone."""
+"""Distils teachers into a student, from a recipe or keys alone."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""Tries many values of a recipe's keys with one teacher and one cache."""
+"""Tries many values of a recipe's keys, with one teacher and cache."""
 
 import click
 
@@ -14,8 +14,9 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     Takes a sweep's recipe, a distillation's, or keys alone (transfuse new sweep shows them all):
 
     \b
-      transfuse sweep distill.yaml space.objectives.kd.temperature=[1,2,4,8] space.seed=[0,1,2]
-      transfuse sweep distill.yaml 'space.train.optimizer.adamw.lr={low: 1e-4, high: 1e-2, log: true}' trials=20
+      transfuse sweep distill.yaml space.objectives.kd.temperature=[1,2,4]
+      transfuse sweep distill.yaml trials=20 \\
+                'space.train.optimizer.adamw.lr={low: 1e-4, high: 0.01}'
     """
     if not arguments:
         raise click.UsageError("give a recipe and what to try, such as space.objectives.kd.temperature=[1,2,4]", context)
