@@ -24,20 +24,18 @@ def test_a_second_student_pays_nothing_for_mixed_and_augmented_views(job):
     first = job(augment=EVERYTHING)
     assert first.summary["teacher_forwards"] > 0
     teacher = f"run:{first.path}#teacher"
-    asked = job(augment=EVERYTHING, teacher=teacher, train={"steps": 30, "batch_size": 100, "precision": "fp32"})
     second = job(augment=EVERYTHING, teacher=teacher, seed=7, objectives=["cross_entropy", {"kd": {"temperature": 2}}])
-    assert asked.summary["teacher_forwards"] >= 0
     assert second.summary["teacher_forwards"] == 0
     third = job(augment={**EVERYTHING, "mixup": 0.5}, teacher=teacher)
     assert third.summary["teacher_forwards"] > 0, "other mixtures are other questions"
 
 
 def test_a_mixed_run_learns_and_is_repeatable_to_the_bit(job):
-    changes = {"teacher": {"source": "builtin:mlp", "train": {"steps": 150}}, "data": "bundled:digits", "control": "none"}
-    changes["train"] = {"steps": 200, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32"}
+    changes = {"data": "bundled:digits", "augment": {"crop": 1, "mixup": 0.4}, "control": "none"}
+    changes["train"] = {"steps": 80, "batch_size": 64, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32", "evaluate_every": 100}
     changes["student"] = {"source": "builtin:mlp", "options": {"widths": [32]}}
-    one, two = job(augment={"crop": 1, "mixup": 0.4}, **changes), job(augment={"crop": 1, "mixup": 0.4}, **changes)
-    assert one.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
+    one, two = job(**changes), job(**changes)
+    assert one.summary["models"]["student"]["metrics"]["accuracy"] > 0.6
     kept = [np.load(run.path / "predictions" / "student.npz")["outputs"] for run in (one, two)]
     assert np.array_equal(*kept)
     losses = [[line["loss"] for line in lines(run.path / "metrics.jsonl") if "loss" in line] for run in (one, two)]
