@@ -1,4 +1,4 @@
-"""Tries many values of a recipe's keys, with one teacher and cache."""
+"""Tries many values of a recipe's keys with one teacher and cache."""
 
 import click
 
