@@ -181,6 +181,15 @@ def test_a_table_of_predictions_has_no_features():
     resolved(replace(facts, tables=()), objectives=["live:Mine"])
 
 
+def test_an_objective_that_takes_one_teacher_is_refused_where_several_would_answer():
+    facts = replace(PICTURES, teachers=("teacher", "other"))
+    for name in ("dkd", "fitnet", "dist"):
+        (found,) = refusals(facts, objectives=["cross_entropy", name])
+        assert found == f"objectives.{name}: takes one teacher, and there are 2: teacher, other; name one: teacher: teacher"
+        resolved(facts, objectives=["cross_entropy", {name: {"teacher": "other"}}])
+    resolved(facts, objectives=["cross_entropy", "kd", "jsd", "live:Mine"])  # nobody knows about somebody else's before it runs
+
+
 def test_the_card_of_a_live_objective_decides_its_weight():
     card = Card(title="mine", needs=("teacher.logits",), paper_weight=7.0)
     recipe, _ = resolved(replace(PICTURES, live_cards={"live:Mine": card}), objectives=["live:Mine"])

@@ -36,6 +36,7 @@ class Card:
         paper_weight: the weight that the paper gives this term; what `weight: auto` means.
         tasks: the tasks on which the formula is defined.
         cost: what it costs beyond the student's own step, in words.
+        teachers: how many teachers it takes at once, where it asks any.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Card:
     paper_weight: float = 1.0
     tasks: tuple[TaskName, ...] = ("classification",)
     cost: str = ""
+    teachers: Literal["one", "several"] = "one"
 
     @property
     def transfers(self) -> bool:

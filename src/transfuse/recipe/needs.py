@@ -109,4 +109,6 @@ def _teacher_refusals(block: dict[str, Any], card: Card, facts: Facts) -> list[s
             missing = [words for need, words in _NETWORK_NEEDS.items() if need in card.needs]
             if missing:
                 found.append(f"needs {' and '.join(missing)} of teacher '{name}', which is a table of predictions and has none")
+    if len(names) > 1 and card.teachers == "one" and not block["method"].startswith("live:"):
+        found.append(f"takes one teacher, and there are {len(names)}: {', '.join(names)}; name one: teacher: {names[0]}")
     return found

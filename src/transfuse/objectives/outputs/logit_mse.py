@@ -20,6 +20,7 @@ CARD = Card(
     paper_weight=0.5,
     tasks=("regression", "classification", "multilabel"),
     cost="the teacher's outputs, once per sample and view when cached",
+    teachers="several",
 )
 
 

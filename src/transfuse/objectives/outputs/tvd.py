@@ -20,6 +20,7 @@ CARD = Card(
     paper_weight=1.0,
     tasks=("classification", "multilabel"),
     cost="the teacher's logits, once per sample and view when cached",
+    teachers="several",
 )
 
 
