@@ -13,6 +13,7 @@ from tests.reference.simkd import simkd_reference
 from transfuse.core.heads import Ending, read_ending
 from transfuse.core.taps import Taps
 from transfuse.errors import ModelError
+from transfuse.models.classes import SelectedOutputs
 from transfuse.objectives.features.simkd import SimKD, simkd_loss
 from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step, map_tensors
 
@@ -109,6 +110,20 @@ def test_a_feature_that_the_last_layer_does_not_get_is_refused():
     for taps, words in ((("0", "1"), "student's '0'"), (("1", "0.0"), r"(?s)teacher's '0\.0'.*teacher_tap: 5@input")):
         with pytest.raises(ModelError, match=words):
             SimKD().meet(*endings(student, teacher, *taps, sample))
+
+
+def test_a_head_that_runs_before_the_pooling_is_replaced_by_one_that_does():
+    student, teacher = cnn(4), cnn(6, seed=1)
+    student = nn.Sequential(student[0], student[1], nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    objective, sample = connected(student, teacher)
+    expected = teacher[5](objective.bridge(student[:2](sample)).mean((2, 3)))
+    torch.testing.assert_close(objective.export(student)(sample), expected)
+
+
+def test_a_student_that_chooses_among_its_last_layers_outputs_is_refused():
+    student, teacher = SelectedOutputs(cnn(4), [2, 0, 1]), cnn(6, seed=1)
+    with pytest.raises(ModelError, match="not those of its last layer"):
+        SimKD().meet(*endings(student, teacher, "1", "1", torch.randn(2, 1, 8, 8)))
 
 
 def test_it_ships_nothing_before_it_was_built():

@@ -14,6 +14,7 @@ from transfuse.core.heads import Ending, require_in_front
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.taps import Tap
 from transfuse.core.types import Step
+from transfuse.errors import ModelError
 from transfuse.objectives._vectors import last_tap, vectors
 from transfuse.objectives.features._pairs import require_same_shape
 
@@ -78,10 +79,12 @@ class SimKD(nn.Module):
         """Takes note of how both networks end.
 
         Raises:
-            ModelError: a tapped feature isn't what the last layer is given.
+            ModelError: a tapped feature isn't what the last layer is given, or the student's outputs are made of those of its last layer.
         """
         for ending, whose in ((student, "student"), (teacher, "teacher")):
             require_in_front(ending, list(ending.features)[-1], whose)
+        if not student.plain:  # what follows it would choose among the teacher's outputs, or scale them, once more
+            raise ModelError(f"the student's outputs are not those of its last layer '{student.path}', so it can't be replaced")
         self._student, self._teacher = student, teacher
 
     def build(self, student_shapes: dict[str, Shape], teacher_shapes: dict[str, Shape]) -> None:
@@ -113,9 +116,11 @@ class SimKD(nn.Module):
         if self._student is None or self._teacher is None or not self._tap:
             raise ValueError("how the networks end is not known; call meet and build first")
         weight, bias = (value.to(self._student.weight) for value in (self._teacher.weight, self._teacher.bias))  # to its device
-        head = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype).requires_grad_(False)
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
+        width, outputs, kind = weight.shape[1], weight.shape[0], {"device": weight.device, "dtype": weight.dtype}
+        maps = isinstance(student.get_submodule(self._student.path), nn.Conv2d)  # a last layer that runs before the pooling
+        head = (nn.Conv2d(width, outputs, 1, **kind) if maps else nn.Linear(width, outputs, **kind)).requires_grad_(False)
+        head.weight.copy_(weight.view_as(head.weight))
+        cast(Tensor, head.bias).copy_(bias)
         tap = Tap.parse(self._tap)
         graft(student, self._student.path, "instead", [head])
         graft(student, tap.module, "before" if tap.input else "after", list(cast(nn.Sequential, self.bridge)))
