@@ -77,6 +77,21 @@ def small_net(out: Path, seed: int, val: float, teacher: Path, settings: dict[st
     )
 
 
+def small_net_on_views(out: Path, seed: int, val: float, teacher: Path, settings: dict[str, Any]) -> Any:
+    """Beyond the paper: the small net on soft targets for 16 moved views of each picture, each of which the teacher answers once."""
+    return job(
+        out,
+        data={"source": f"idx:{data.mnist_folder()}", "split": {"val": val, "seed": 0}},
+        teacher=f"run:{teacher}",
+        student={"source": "builtin:mlp", "options": SMALL},
+        objectives=[{"kd": {"weight": 1.0, "temperature": TEMPERATURE}}],
+        train=training(settings),
+        augment={"crop": 2, "views": 16},
+        control="none",
+        seed=seed,
+    )
+
+
 def without_threes(out: Path, seed: int, teacher: Path, settings: dict[str, Any]) -> Any:
     """The small net on soft targets alone, no 3 among the pictures that it learns from."""
     return job(
@@ -138,6 +153,7 @@ def one_seed(out: Path, seed: int) -> dict[str, float]:
     large = large_net(out / f"large-{seed}", seed, HELD_OUT, LARGE, LARGE_TRAINING)
     small = small_net(out / f"small-{seed}", seed, HELD_OUT, large.path, SMALL_TRAINING)
     omitted = without_threes(out / f"omitted-{seed}", seed, large.path, SMALL_TRAINING)
+    views = small_net_on_views(out / f"views-{seed}", seed, HELD_OUT, large.path, SMALL_TRAINING)
     shift = bias_of_three(omitted)
     kept = np.load(omitted.path / "predictions" / "student.npz")
     threes = kept["labels"] == 3
@@ -145,6 +161,7 @@ def one_seed(out: Path, seed: int) -> dict[str, float]:
         "large": errors(large),
         "small": errors(small, "control"),
         "distilled": errors(small),
+        "distilled on 16 moved views": errors(views),
         "no 3s": errors(omitted),
         "no 3s, bias corrected": errors(omitted, shift=shift),
         "bias of 3": round(shift, 2),
