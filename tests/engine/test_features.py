@@ -262,3 +262,16 @@ def test_weights_that_objectives_make_for_their_outputs_are_a_function_of_the_se
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "ewc"])
+def test_objectives_on_weights_know_which_of_them_start_anew(name):
+    student = network()
+    holding = WeightedObjective(name, get(name)(), card(name), lambda progress: 1.0)
+    (held,), _ = connect([holding], (student, torch.zeros(1, 6)), {}, 0, tuple(student[4].parameters()))
+    kept = {key.partition("/")[2] for key in held.objective.state_dict() if key.startswith("starting/")}
+    assert kept == {"0/weight", "0/bias"}
+    (moved, _), _ = shipped([held, shipping(grown)], (student, torch.zeros(1, 6)), tuple(student[4].parameters()))
+    kept = {key.partition("/")[2] for key in moved.objective.state_dict() if key.startswith("starting/")}
+    assert "1/1/0/weight" in kept
+    assert not {"4/weight", "4/bias"} & kept

@@ -15,6 +15,13 @@ def test_outputs_and_channels_are_the_weights_own():
     assert (model.options["outputs"], model.options["input_shape"]) == (23, [5, 32, 32])
 
 
+def test_a_new_head_is_told_from_what_was_trained():
+    state = dict(open_model("builtin:convnet", ModelRequest(outputs=5, input_shape=(3, 16, 16))).network.state_dict())
+    model = rebuild("builtin:convnet", state, ModelRequest(outputs=2), "x")
+    assert [id(value) for value in model.fresh] == [id(value) for value in model.network.get_submodule("linear").parameters()]
+    assert rebuild("builtin:convnet", state, ModelRequest(outputs=5), "x").fresh == ()
+
+
 def test_a_new_head_is_a_function_of_the_seed():
     state = dict(open_model("builtin:convnet", ModelRequest(outputs=5, input_shape=(3, 16, 16))).network.state_dict())
     heads = [rebuild("builtin:convnet", state, ModelRequest(outputs=2, seed=seed), "x").network.linear.weight for seed in (1, 1, 2)]

@@ -47,6 +47,7 @@ def test_a_folder_with_another_head_is_noted(folder):
     assert model.network(torch.rand(1, 3, 64, 64)).shape == (1, 5)
     assert "3 outputs, 5 are needed" in model.notes[0]
     assert model.classes is None
+    assert [id(value) for value in model.fresh] == [id(value) for value in model.network.get_submodule("fc").parameters()]
 
 
 def test_what_came_from_a_folder_is_saved_without_needing_it(folder, tmp_path):

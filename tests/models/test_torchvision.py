@@ -57,6 +57,7 @@ def test_another_number_of_outputs_replaces_the_head_and_says_so(downloaded):
     assert model.network(torch.rand(1, 3, 64, 64)).shape == (1, 4)
     assert (model.options["outputs"], model.classes) == (4, None)
     assert "1000 outputs, 4 are needed" in model.notes[0]
+    assert [id(value) for value in model.fresh] == [id(value) for value in model.network.get_submodule("fc").parameters()]
 
 
 def test_offline_says_what_could_not_be_fetched(monkeypatch, tmp_path):

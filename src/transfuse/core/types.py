@@ -336,6 +336,7 @@ class Model:
         pretrained: whether the weights have been trained.
         table: sample id -> row of logits, for a table of predictions.
         notes: what was decided while opening.
+        fresh: those of a trained network's parameters that start anew: a replaced last layer's.
     """
 
     module: nn.Module | None
@@ -348,6 +349,7 @@ class Model:
     pretrained: bool = False
     table: tuple[np.ndarray, Tensor] | None = None
     notes: list[str] = field(default_factory=list)
+    fresh: tuple[nn.Parameter, ...] = ()
 
     @property
     def network(self) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,11 @@ def wants_features(weighted: WeightedObjective) -> bool:
 
 
 def connect(
-    objectives: Sequence[WeightedObjective], student: Network, teachers: Mapping[str, Network], seed: int
+    objectives: Sequence[WeightedObjective],
+    student: Network,
+    teachers: Mapping[str, Network],
+    seed: int,
+    fresh: Collection[nn.Parameter] = (),
 ) -> tuple[list[WeightedObjective], list[str]]:
     """The objectives with the paths of their taps and with bridges, and notes on what was decided.
 
@@ -42,6 +46,7 @@ def connect(
         student: with one sample.
         teachers: those that are networks, by name.
         seed: of the bridges' initial weights.
+        fresh: the student's parameters that start anew, for objectives on weights.
 
     Raises:
         ModelError: an unknown path, features that can't be compared, or a head that can't be found; the place is the objective's.
@@ -55,7 +60,7 @@ def connect(
             with _seeded(derive(seed, "outputs", weighted.name)):
                 weighted.objective.set_outputs(outputs)  # type: ignore[operator]
         if hasattr(weighted.objective, "watch"):
-            weighted.objective.watch(dict(module.named_parameters()), set())  # type: ignore[operator]
+            weighted.objective.watch(*_watched(module, fresh))  # type: ignore[operator]
         if wants_features(weighted):
             try:
                 weighted = _at_the_head(_with_head(weighted, student), student)
@@ -68,7 +73,9 @@ def connect(
     return connected, notes
 
 
-def shipped(objectives: Sequence[WeightedObjective], student: Network) -> tuple[list[WeightedObjective], nn.Module]:
+def shipped(
+    objectives: Sequence[WeightedObjective], student: Network, fresh: Collection[nn.Parameter] = ()
+) -> tuple[list[WeightedObjective], nn.Module]:
     """The network that is trained, evaluated and shipped, which is more than the student where an objective's `export` says so.
 
     Call it once, after `connect`. Other objectives go on tapping the features that they tapped; the one that exports reads what its own
@@ -77,6 +84,7 @@ def shipped(objectives: Sequence[WeightedObjective], student: Network) -> tuple[
     Args:
         objectives: connected.
         student: with one sample; may be changed in place.
+        fresh: as in `connect`.
 
     Raises:
         RecipeError: two objectives that each want to ship a network of their own.
@@ -108,8 +116,14 @@ def shipped(objectives: Sequence[WeightedObjective], student: Network) -> tuple[
         move = grafted_tap if weighted is exporting[0] else original_tap
         moved.append(replace(weighted, student_taps=tuple(move(path, records) for path in weighted.student_taps)))
         if hasattr(weighted.objective, "watch"):
-            weighted.objective.watch(dict(network.named_parameters()), set())  # type: ignore[operator]
+            weighted.objective.watch(*_watched(network, fresh))  # type: ignore[operator]
     return moved, network
+
+
+def _watched(module: nn.Module, fresh: Collection[nn.Parameter]) -> tuple[dict[str, nn.Parameter], set[str]]:
+    """A network's parameters by name, and the names of those that start anew, which are told by identity."""
+    parameters, known = dict(module.named_parameters()), {id(parameter) for parameter in fresh}
+    return parameters, {name for name, parameter in parameters.items() if id(parameter) in known}
 
 
 def unwrapped_outputs(module: nn.Module, sample: Tensor) -> int:

@@ -58,8 +58,8 @@ def connected(
     known = {name: model for name, model in teachers.items() if model.module is not None}
     networks = {name: (model.network, example(model, data).to(device_of(model.network))) for name, model in known.items()}
     sample = example(student, data).to(device_of(student.network))
-    objectives, notes = connect(objectives, (student.network, sample), networks, seed)
-    objectives, student.module = shipped(objectives, (student.network, sample))
+    objectives, notes = connect(objectives, (student.network, sample), networks, seed, student.fresh)
+    objectives, student.module = shipped(objectives, (student.network, sample), student.fresh)
     return objectives, notes
 
 

@@ -12,7 +12,7 @@ from transfuse.core.grafts import regraft
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import open_model
-from transfuse.models.surgery import find_head, replace_head
+from transfuse.models.surgery import find_head, head_parameters, replace_head
 from transfuse.models.weights import fit_names, load_into
 
 
@@ -47,6 +47,7 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     outputs = model.options["outputs"]
     if wanted is not None and wanted != outputs:
         replace_head(model.network, wanted, request.seed)
+        model.fresh = head_parameters(model.network)
         model.options["outputs"] = wanted
         model.notes.append(f"the last layer was replaced: the file has {outputs} outputs, {wanted} are needed")
     return model

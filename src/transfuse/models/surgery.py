@@ -33,6 +33,12 @@ def outputs_of(module: nn.Module) -> int | None:
     return None if head is None else head[1].weight.shape[0]
 
 
+def head_parameters(module: nn.Module) -> tuple[nn.Parameter, ...]:
+    """Weights of the last layer."""
+    head = find_head(module)
+    return () if head is None else tuple(head[1].parameters())
+
+
 def replace_head(module: nn.Module, outputs: int, seed: int) -> nn.Module:
     """Puts a fresh last layer with the wanted number of outputs into a network, in place.
 

@@ -162,6 +162,9 @@ def _name_classes(timm: ModuleType, model: Model, config: dict[str, Any], output
     labels = config.get("label_names")
     if config.get("num_classes") not in (None, outputs):
         model.notes.append(f"the last layer is new: the weights have {config['num_classes']} outputs, {outputs} are needed")
+        named = config.get("classifier") or ()
+        heads = tuple(f"{path}." for path in ((named,) if isinstance(named, str) else named))
+        model.fresh = tuple(parameter for name, parameter in model.network.named_parameters() if name.startswith(heads))
     elif labels and len(labels) == outputs:
         model.classes = list(labels)
     else:

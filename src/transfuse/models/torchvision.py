@@ -16,7 +16,7 @@ from transfuse.core.registry import did_you_mean
 from transfuse.core.types import Model, ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.models.surgery import fresh_weights, outputs_of, replace_head
+from transfuse.models.surgery import fresh_weights, head_parameters, outputs_of, replace_head
 
 _AUXILIARY = ("googlenet", "inception_v3")  # have extra heads in training, which no other code here expects
 
@@ -92,6 +92,7 @@ def _pretrained(architecture: str, wanted: str, request: ModelRequest, source: s
     )
     if request.outputs is not None and request.outputs != outputs:
         replace_head(module, request.outputs, request.seed)
+        model.fresh = head_parameters(module)
         model.options["outputs"], model.classes = request.outputs, None
         model.notes.append(f"the last layer was replaced: the weights have {outputs} outputs, {request.outputs} are needed")
     return model
