@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from transfuse.errors import MissingExtra
 from transfuse.jobs.fill import Filling, Unit
@@ -35,7 +36,7 @@ def each(recipe: Recipe, units: Sequence[Unit], workers: int) -> Iterator[tuple[
     Args:
         recipe: of a distillation; its data and its cache have to be reachable from every node.
         units: what there is to ask.
-        workers: processes.
+        workers: processes; each takes a GPU where this machine has one.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -47,6 +48,8 @@ def each(recipe: Recipe, units: Sequence[Unit], workers: int) -> Iterator[tuple[
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     rows = [{"teacher": unit.teacher, "view": unit.view, "start": unit.start, "stop": unit.stop} for unit in units]
     work = ray.data.from_items(rows, override_num_blocks=len(rows))
-    done = work.map_batches(Worker, fn_constructor_args=(values_of(recipe),), batch_size=1, concurrency=workers, num_cpus=1)
+    gpus = 1 if torch.cuda.is_available() else 0
+    arguments = (values_of(recipe),)
+    done = work.map_batches(Worker, fn_constructor_args=arguments, batch_size=1, concurrency=workers, num_cpus=1, num_gpus=gpus)
     for row in done.iter_rows():
         yield Unit(row["teacher"], int(row["view"]), int(row["start"]), int(row["stop"])), int(row["asked"])
