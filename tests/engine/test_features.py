@@ -6,7 +6,8 @@ from torch import nn
 
 from transfuse.core.grafts import graft
 from transfuse.core.preprocess import Preprocess
-from transfuse.core.types import WeightedObjective
+from transfuse.core.types import Batch, WeightedObjective
+from transfuse.core.vision import import_torchvision
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.features import connect, shipped
 from transfuse.engine.loop import Loop, Settings
@@ -112,10 +113,11 @@ def test_a_table_has_no_features():
         with_features(TableTeacher(torch.arange(3), torch.zeros(3, 2)), ("0",))
 
 
-def fit(problem, student, objective, folder=None, steps=6):
+def fit(problem, student, objective, folder=None, steps=6, clip=1.0, rate=None):
     loader = problem.loader()
     stepper = Supervised(student, PLAIN, [weighted("cross_entropy"), objective], {"teacher": live(wide(), loader)})
-    settings = Settings(steps=steps, seed=0, optimizer=("sgd", {"lr": 0.1}), schedule=("constant", {}), select="last", clip=1.0)
+    optimizer = ("sgd", rate or {"lr": 0.1})
+    settings = Settings(steps=steps, seed=0, optimizer=optimizer, schedule=("constant", {}), select="last", clip=clip)
     return Loop(stepper, loader, settings, None, Checkpoints(folder)).fit()
 
 
@@ -133,6 +135,16 @@ def test_bridges_are_trained_with_the_student_and_kept_for_resuming(problem, tmp
     pairs = [*zip(student.parameters(), halved.parameters(), strict=True)]
     pairs += zip(objective.objective.parameters(), again.objective.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_student_and_bridges_are_clipped_by_one_norm(problem):
+    student, objective = network(), fitnet()
+    parts = {"student": student, "bridges": objective.objective}
+    before = {name: nn.utils.parameters_to_vector(part.parameters()).clone() for name, part in parts.items()}
+    fit(problem, student, objective, steps=1, clip=0.01, rate={"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0})
+    moved = {name: (nn.utils.parameters_to_vector(part.parameters()) - before[name]).norm().item() for name, part in parts.items()}
+    assert min(moved.values()) > 0
+    assert (moved["student"] ** 2 + moved["bridges"] ** 2) ** 0.5 == pytest.approx(0.01, rel=1e-3)
 
 
 def cnn(width: int) -> nn.Module:
@@ -176,6 +188,31 @@ def test_bridges_begin_with_weights_of_the_seed_and_disturb_no_other_draw():
 
     assert torch.equal(weights(0, 0), weights(0, 1))
     assert not torch.equal(weights(0, 0), weights(1, 0))
+
+
+@pytest.fixture
+def transformer():
+    import_torchvision()
+    import timm
+
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=4, depth=1, embed_dim=24, num_heads=3, in_chans=1, num_classes=3
+    )
+
+
+@pytest.mark.parametrize("method", ["fitnet", "attention_transfer", "cwd", "ft", "ickd", "mgd", "nst", "vid"])
+@pytest.mark.parametrize("student_is", ["cnn", "transformer"])
+def test_maps_and_tokens_are_compared_through_whatever_lies_between(problem, transformer, student_is, method):
+    networks = [(transformer, torch.zeros(1, 1, 16, 16)), image_networks(student_size=16)[0]]
+    (student, example), teacher = networks if student_is == "transformer" else networks[::-1]
+    (objective,), _ = connect([tapped(method)], (student, example), {"teacher": teacher}, 0)
+    inputs, ids = torch.randn(3, 1, 16, 16), torch.arange(3)
+    batch = Batch(inputs, ids, ids, ids, torch.ones(3, dtype=torch.bool))
+    answering = LiveTeacher(teacher[0].eval(), PLAIN, lambda ids, views: inputs)
+    (term,) = Supervised(student, PLAIN, [objective], {"teacher": answering}).terms(batch, "all", 0.0)
+    assert term.values.shape == (3,)
+    gradients = torch.autograd.grad(term.values.sum(), list(student.parameters()), allow_unused=True)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
 @pytest.mark.parametrize(
