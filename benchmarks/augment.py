@@ -3,9 +3,10 @@
     python -m benchmarks.augment
 
 For 128 pictures of CIFAR-10 and 32 of ants and bees at 224x224: our operations on the whole batch, and torchvision.transforms.v2 on each
-picture (uint8 tensors), as a data loader's worker would call it; its mixup and cutmix take one share per batch. Both do the same kind of change with the same settings; torchvision
-draws its numbers, ours are computed. Blocks of the two take turns in one process on one thread; times are seconds of that thread, so that
-other processes on the machine count as little as can be, and ratios are medians over pairs of neighbouring blocks.
+picture (uint8 tensors), as a data loader's worker would call it; its mixup and cutmix take the whole batch and one share for all of it.
+Both do the same kind of change with the same settings; torchvision draws its numbers, ours are computed. Blocks of the two take turns in
+one process on one thread; times are seconds of that thread, so that other processes on the machine count as little as can be, and ratios
+are medians over pairs of neighbouring blocks.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class Mixing:
         for alpha, theirs in ((self.mixup, ~cuts), (self.cutmix, cuts)):
             if alpha is not None:
                 share = torch.where(theirs, self._quantiles[alpha].to(level.device)[level], share)
-        return Mixed(draws.integers("mix.partner", pool_size), torch.where(mixes, share, 1.0), cuts & mixes, draws)
+        partners = draws.integers("mix.partner", pool_size)
+        return Mixed(partners, torch.where(mixes, share, 1.0), cuts & mixes, draws, bool(self.mixup), bool(self.cutmix))
 
     @cached_property
     def _quantiles(self) -> dict[float, Tensor]:
@@ -73,12 +74,15 @@ class Mixed:
         drawn: float32 [batch], the own share as drawn; 1 where nothing is mixed.
         cuts: bool [batch], where a rectangle of the partner is put in rather than all of it faded in.
         draws: of the batch, for the rectangles' places.
+        fading, cutting: whether there are mixtures of the one and of the other kind at all.
     """
 
     partners: Tensor
     drawn: Tensor
     cuts: Tensor
     draws: Draws
+    fading: bool
+    cutting: bool
 
     def blend(self, own: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed inputs, and float32 [batch]: the share of the sample itself in each, of the area where a rectangle was put in.
@@ -87,18 +91,21 @@ class Mixed:
             own: the views of the batch, pictures or columns.
             partners: the same views of the partners.
         """
-        share = self.drawn.view(-1, *[1] * (own.ndim - 1))
-        theirs, ours = partners.to(torch.float32), own.to(torch.float32)
-        faded = (ours - theirs).mul_(share).add_(theirs)
-        faded = faded.round_().to(own.dtype) if own.dtype == torch.uint8 else faded.to(own.dtype)
-        faded = torch.where(share == 1, own, faded)  # to the bit, also where the sum of floats would round
-        if own.ndim != 4:
+        faded = self._faded(own, partners) if self.fading or own.ndim != 4 else own
+        if own.ndim != 4 or not self.cutting:
             return faded, self.drawn
         inside = self._rectangles(*own.shape[2:])
         area = inside.flatten(1).sum(1).float() / (own.shape[2] * own.shape[3])
-        put_in = torch.where(inside, partners, own)
-        cuts = self.cuts[:, None, None, None]
-        return torch.where(cuts, put_in, faded), torch.where(self.cuts, 1 - area, self.drawn)
+        mixed = torch.where(inside & self.cuts[:, None, None, None], partners, torch.where(self.cuts[:, None, None, None], own, faded))
+        return mixed, torch.where(self.cuts, 1 - area, self.drawn)
+
+    def _faded(self, own: Tensor, partners: Tensor) -> Tensor:
+        share = self.drawn.view(-1, *[1] * (own.ndim - 1))
+        theirs, ours = partners.to(torch.float32), own.to(torch.float32)
+        faded = (ours - theirs).mul_(share).add_(theirs)
+        if own.dtype == torch.uint8:
+            return faded.round_().to(torch.uint8)
+        return torch.where(share == 1, own, faded.to(own.dtype))  # to the bit, also where the sum of floats would round
 
     def _rectangles(self, height: int, width: int) -> Tensor:
         """bool [batch, 1, height, width]: of the picture's shape and 1 - share of its area, about a uniform pixel; cut off at the edges."""
