@@ -221,6 +221,15 @@ def head(costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
     )
 
 
+def unfinished(keys: Iterable[str]) -> str:
+    """Runs by seed: what has not been run once, and what lacks further seeds."""
+    by_seed: dict[str, list[str]] = {}
+    for key in keys:
+        name, _, seed = key.rpartition("-")
+        by_seed.setdefault(seed, []).append(f"`{name}`")
+    return "; ".join(f"seed {seed} of {', '.join(sorted(names))}" for seed, names in sorted(by_seed.items()))
+
+
 def footnotes(costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> list[str]:
     """What was not run, by reason; what failed; ours against the broadcast formulation."""
     by_reason: dict[str, list[str]] = {}
@@ -232,7 +241,7 @@ def footnotes(costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> list[str]:
     if noted:
         lines += ["", "Run with something to know about it: " + "; ".join(f"`{name}` ({note})" for name, note in noted.items()) + "."]
     if pairs["pending"]:
-        lines += ["", f"Runs that were not finished when this was written: {', '.join(f'`{key}`' for key in pairs['pending'])}."]
+        lines += ["", f"Not finished when this was written: {unfinished(pairs['pending'])}."]
     lines += [
         "",
         "## Against the obvious formulation",
