@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from transfuse.core.preprocess import Preprocess
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.loop import Loop, Settings
+from transfuse.engine.schedule import WEIGHT_SCHEDULES, weight_function
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError, RecipeError
@@ -243,6 +245,17 @@ def test_the_log_holds_weighted_loss_terms_and_learning_rate(problem, tmp_path):
     assert all(line["loss"] == pytest.approx(0.5 * line["terms"]["cross_entropy"], abs=1e-5) for line in lines)
     assert lines[0]["lr"] > lines[10]["lr"] > lines[-1]["lr"]
     assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHT_SCHEDULES))
+def test_a_terms_weight_follows_its_schedule_over_the_run(problem, tmp_path, name):
+    track, weight = Jsonl(tmp_path / "metrics.jsonl", "student"), weight_function({name: {"start": 0.2, "end": 2.0, "until": 0.8}})
+    trained(problem, objectives=[replace(weighted("cross_entropy"), weight=weight)], track=track)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = [line["loss"] / line["terms"]["cross_entropy"] for line in lines]
+    assert found == pytest.approx([weight(step / 20) for step in range(20)], rel=1e-4)
+    assert found[0] == pytest.approx(0.2, rel=1e-4)
+    assert found[-1] == pytest.approx(2.0, rel=1e-4)
 
 
 def test_decay_is_for_matrices_only(problem):
