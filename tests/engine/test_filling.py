@@ -61,7 +61,8 @@ def teacher(folder, paths=()) -> CachedTeacher:
         return {path: Memory(Store(Room(folder), path, POOL, form.bytes, {}, 100), form) for path, form in forms.items()}
 
     about = {"source": "a network", "data_source": "pictures", "answers": form.describe()}
-    return with_features(CachedTeacher(live, Memory(Store(Room(folder), "k", POOL, form.bytes, about, 100), form), 32, open_features), paths)
+    kept = Memory(Store(Room(folder), "k", POOL, form.bytes, about, 100), form)
+    return with_features(CachedTeacher(live, kept, 32, open_features), paths)
 
 
 def start(folder, seed, pause=0.0) -> subprocess.Popen:
@@ -75,15 +76,16 @@ def filled_by_many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     moments = random.Random(0)
     doomed = [start(folder, seed, 0.02) for seed in (10, 11)]
+    living = [start(folder, seed, 0.01) for seed in (0, 1)]
     for process in doomed:
         assert process.stdout.readline() == "began\n"
-    living = [start(folder, seed, 0.01) for seed in (0, 1)]
     for process in doomed:
         time.sleep(moments.uniform(0.02, 0.2))
         os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
     living.append(start(folder, 10))
-    asked = [int(process.communicate(timeout=120)[0].split()[-1]) for process in living]
-    return folder, [process.wait() for process in doomed], asked
+    asked = [int(process.communicate(timeout=300)[0].split()[-1]) for process in living]
+    return folder, [process.returncode for process in doomed], asked
 
 
 def test_processes_that_fill_one_key_together_leave_whole_and_right_rows(filled_by_many):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
-from transfuse.core.types import Progress
+from transfuse.core.types import Progress, WeightedObjective
 from transfuse.engine import parallel
 from transfuse.engine.loader import build_loader
 from transfuse.engine.order import Order
@@ -18,7 +18,6 @@ from transfuse.engine.teacher_cache.cached import CachedTeacher
 from transfuse.engine.teacher_cache.teachers import with_features
 from transfuse.errors import RecipeError
 from transfuse.jobs import distill, opening, terms
-from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context
 from transfuse.jobs.networks import open_student
 from transfuse.jobs.pools import training_pool
@@ -62,23 +61,18 @@ class Filling:
         objectives = [terms.build(block, tuple(self.oracles), {}) for block in self.recipe.objectives]
         models = {name: oracle.model for name, oracle in self.oracles.items()}
         connected, _ = terms.connected(objectives, student, models, self.data, self.recipe.seed)
-        self.teachers: dict[str, CachedTeacher] = {}
-        for name, oracle in self.oracles.items():
-            paths = tuple(dict.fromkeys(path for one in connected if name in one.teachers for path in one.teacher_taps))
-            teacher = self._remembered(oracle, paths)
-            if teacher is not None:
-                self.teachers[name] = teacher
+        self.teachers = self._remembered({name: tapped_paths(connected, name) for name in self.oracles})
 
-    def _remembered(self, oracle: Oracle, paths: tuple[str, ...]) -> CachedTeacher | None:
-        if oracle.model.table is not None:
-            return None
+    def _remembered(self, paths: Mapping[str, tuple[str, ...]]) -> dict[str, CachedTeacher]:
+        """The teachers that are not asked live, with the features that they answer with."""
         pool, train = training_pool(self.data), self.recipe.train
-        order = Order(len(pool), 1, 0)
         views, classes = views_of(self.recipe.augment), len(self.data.classes) or None
-        loader = build_loader(pool, views, order, self.context.device, train.loader, 0, classes)
-        asked = oracle.teacher(pool, loader, train.channels_last is True and self.data.modality == "image")
-        tapped = with_features(asked, paths)  # where its features aren't kept it is asked live, and its logits are of no use
-        return tapped if isinstance(tapped, CachedTeacher) else None
+        loader = build_loader(pool, views, Order(len(pool), 1, 0), self.context.device, train.loader, 0, classes)
+        channels_last = train.channels_last is True and self.data.modality == "image"
+        networks = {name: oracle for name, oracle in self.oracles.items() if oracle.model.module is not None}
+        # a teacher whose features aren't kept is asked live in training, and its logits are of no use
+        asked = {name: with_features(oracle.teacher(pool, loader, channels_last), paths[name]) for name, oracle in networks.items()}
+        return {name: teacher for name, teacher in asked.items() if isinstance(teacher, CachedTeacher)}
 
     def units(self) -> list[Unit]:
         """All there is to ask, view by view."""
@@ -104,6 +98,11 @@ class Filling:
             oracle.outputs(self.data.test)
             oracle.cost(self.recipe.budget.threads)
         return sum(oracle.asked() for oracle in self.oracles.values()) - before
+
+
+def tapped_paths(objectives: Sequence[WeightedObjective], teacher: str) -> tuple[str, ...]:
+    """The features of a teacher that objectives look at."""
+    return tuple(dict.fromkeys(path for one in objectives if teacher in one.teachers for path in one.teacher_taps))
 
 
 def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:

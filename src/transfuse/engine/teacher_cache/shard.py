@@ -43,7 +43,8 @@ class Shard:
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [n, bytes] and bool [n]: which of these rows (numbers within the view) are there and whole."""
         places = rows - self.first
-        values, sums = np.asarray(self._values[places]), np.asarray(self.sums[places])
+        sums = np.asarray(self.sums[places])  # before the values: they are written in the other order
+        values = np.asarray(self._values[places])
         known = sums != 0
         if known.all():
             return values, sums == _checksums(values, rows)
