@@ -25,8 +25,8 @@ class MLP(nn.Module):
         activation: relu, gelu, silu or tanh.
         batchnorm: normalise each hidden layer before its activation.
         bias: whether the linear layers have biases.
-        max_norm: largest L2 norm of the weights that come into a hidden unit; larger ones are scaled back before each training step's forward
-            pass (Srivastava et al., 2014, section 5.1), as `nn.Embedding(max_norm=...)` does.
+        max_norm: largest L2 norm of the weights that come into a hidden unit; larger ones are scaled back before each training step's
+            forward pass (Srivastava et al., 2014, section 5.1), as `nn.Embedding(max_norm=...)` does.
     """
 
     def __init__(
