@@ -1,5 +1,8 @@
 """Features in the engine: from the forward passes that are made anyway, with bridges that are trained with the student."""
 
+import copy
+
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -11,6 +14,7 @@ from transfuse.core.vision import import_torchvision
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.features import connect, shipped
 from transfuse.engine.loop import Loop, Settings
+from transfuse.engine.precision import has_cpp_compiler
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory
 from transfuse.engine.teacher_cache.forms import Dense
@@ -255,6 +259,30 @@ def shipping(change, name="ships") -> WeightedObjective:
 def grown(student):
     graft(student, "1", "after", [nn.Linear(16, 16)])
     return student
+
+
+@pytest.mark.skipif(not has_cpp_compiler(), reason="inductor builds CPU code with a C++ compiler, and there is none")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own, about torch.jit
+def test_a_compiled_student_is_tapped_in_its_compiled_pass(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else the compiler would have to trace through the checker as well
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    (plain, example), teachers = image_networks(teacher_size=8)
+    inputs, ids = torch.randn(4, 1, 8, 8), torch.arange(4)
+    batch = Batch(inputs, ids, ids, ids, torch.ones(4, dtype=torch.bool))
+    answering = LiveTeacher(teachers["teacher"][0].eval(), PLAIN, lambda ids, views: inputs)
+    found = []
+    for compiling in (False, True):
+        student = copy.deepcopy(plain)
+        (objective,), _ = connect([tapped("fitnet", ("1", "3"), ("1", "3"))], (student, example), teachers, 0)
+        forward = torch.compile(student) if compiling else None
+        stepper = Supervised(student, PLAIN, [objective], {"teacher": answering}, forward=forward)
+        values = stepper.terms(batch, "all", 0.0)[0].values
+        found.append([values.detach(), *torch.autograd.grad(values.sum(), list(student[:4].parameters()))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch._dynamo.reset()
 
 
 def test_what_is_shipped_is_trained_in_the_students_place_and_others_tap_as_before():
