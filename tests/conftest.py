@@ -1,8 +1,17 @@
 """Makes the tests importable as a package from the repository root (`tests.reference`), and finds real data where it is at hand."""
 
+import os
+import signal
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests run side by side, one process a core
+
 import jaxtyping
 import pytest
 from benchmarks import data
+
+
+# a shell's background job ignores Ctrl-C, and so would every run that the tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

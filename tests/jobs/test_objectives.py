@@ -42,7 +42,8 @@ def test_an_objective_trains_in_a_job_or_is_refused_with_the_reason(teacher, nam
     monkeypatch.setattr(finish, "report", lambda context: None)
     terms = list(dict.fromkeys(["cross_entropy", name]))
     terms = [{term: FOR_MAPS[term]} if term in FOR_MAPS else term for term in terms]
-    values = from_values(recipe(folder, name, teacher=f"run:{first.path}#teacher", objectives=terms))
+    peers = {"peer": "builtin:resnet8"} if "peers" in objectives.card(name).needs else {}
+    values = from_values(recipe(folder, name, teacher=f"run:{first.path}#teacher", objectives=terms, peers=peers))
     if "domains" in objectives.card(name).needs:
         with pytest.raises(RecipeError, match="source and a target domain"):
             distill.run(values)
