@@ -23,7 +23,7 @@ GROUPS = {
     "outputs": ("On outputs", "What the teacher says: its logits. A table of predictions or the cache can stand in for the teacher."),
     "features": (
         "On features",
-        "What the teacher computes on the way. It has to be a network and runs live, since only logits are remembered. "
+        "What the teacher computes on the way. It has to be a network. Its features are remembered like its logits where they fit into `cache.features`, else it runs live. "
         "Taps default to the last feature of each resolution, bridges make shapes agree, are trained with the student and not shipped.",
     ),
     "relations": ("On relations", "How samples, or channels, lie to each other in the deepest tapped feature."),
@@ -74,7 +74,7 @@ for the *parameters*.
 schedules.
 - **time** and **memory**: its own forward and backward pass in percent of the student's bare step, at two sizes: {cifar_unit} / \
 {large_unit}, with features of 56x56x256. fp32 on one core; medians of {blocks} blocks. The teacher's forward pass comes on top where \
-the teacher runs live. A dash: not measured.
+its answers are not remembered yet. A dash: not measured.
 - **CIFAR pair**: gain in points of accuracy over the control, with its 95 % interval, in the experiment below. A dash: not run.
 
 ## The CIFAR pair

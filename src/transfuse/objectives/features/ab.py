@@ -24,7 +24,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=3e-3,
     tasks=("classification", "multilabel", "regression"),
-    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher runs live; a first stage of the student's own steps",
+    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher's features on disk; a first stage of the student's own steps",
 )
 
 

@@ -20,7 +20,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="both networks have to compute their attention maps in full, without fused kernels; the teacher runs live",
+    cost="both networks have to compute their attention maps in full, without fused kernels; the teacher's features on disk",
 )
 SMALLEST = 1e-7  # a probability that was rounded to 0 has no logarithm
 

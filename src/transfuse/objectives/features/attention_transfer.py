@@ -20,7 +20,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1000.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="next to nothing beyond the teacher, which runs live; no trained parts",
+    cost="next to nothing beyond the teacher, whose features are kept on disk; no trained parts",
 )
 
 Form = Literal["code", "paper"]

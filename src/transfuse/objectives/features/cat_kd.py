@@ -25,7 +25,7 @@ CARD = Card(
     needs=("student.head", "teacher.features", "teacher.head"),
     paper_weight=400.0,
     tasks=("classification", "multilabel"),
-    cost="one map per class at a few positions; the teacher runs live",
+    cost="one map per class at a few positions; the teacher's features on disk",
 )
 
 Form = Literal["mean", "paper"]

@@ -21,7 +21,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=50.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="one 1x1 convolution per pair of taps whose channels differ; the teacher runs live",
+    cost="one 1x1 convolution per pair of taps whose channels differ; the teacher's features on disk",
 )
 
 

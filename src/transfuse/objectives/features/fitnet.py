@@ -19,7 +19,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=100.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="one 1x1 convolution per pair of taps; the teacher runs live",
+    cost="one 1x1 convolution per pair of taps; the teacher's features on disk",
 )
 
 Form = Literal["mean", "paper"]

@@ -25,7 +25,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=500.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="nine 3x3 convolutions of up to the teacher's width per pair of taps, six of them prepared before; the teacher runs live",
+    cost="nine 3x3 convolutions of up to the teacher's width per pair of taps, six of them prepared before; the teacher's features on disk",
 )
 
 Norm = Literal[1, 2]

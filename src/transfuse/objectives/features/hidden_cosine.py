@@ -19,7 +19,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=100.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="one linear layer per pair of taps whose widths differ; the teacher runs live",
+    cost="one linear layer per pair of taps whose widths differ; the teacher's features on disk",
 )
 
 Tokens = Literal["first", "mean", "all"]

@@ -21,7 +21,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=7e-5,
     tasks=("classification", "multilabel", "regression"),
-    cost="two 3x3 convolutions of the teacher's width per pair of taps; the teacher runs live",
+    cost="two 3x3 convolutions of the teacher's width per pair of taps; the teacher's features on disk",
 )
 
 

@@ -19,7 +19,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=50.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="one product of channels by channels (or positions by positions, whichever is smaller) per model; the teacher runs live",
+    cost="one product of channels by channels (or positions by positions, whichever is smaller) per model; the teacher's features on disk",
 )
 
 Kernel = Literal["polynomial", "linear", "gaussian"]

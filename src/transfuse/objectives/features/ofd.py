@@ -21,7 +21,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1e-3,
     tasks=("classification", "multilabel", "regression"),
-    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher runs live",
+    cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher's features on disk",
 )
 MEMORY = 1000  # steps after which the running margins forget
 

@@ -26,7 +26,7 @@ CARD = Card(
     needs=("teacher.features", "teacher.head"),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="three convolutions that the student keeps, and the teacher's head in place of its own; the teacher runs live",
+    cost="three convolutions that the student keeps, and the teacher's head in place of its own; the teacher's features on disk",
 )
 
 Form = Literal["mean", "paper"]

@@ -23,7 +23,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="three 1x1 convolutions per pair of taps; the teacher runs live",
+    cost="three 1x1 convolutions per pair of taps; the teacher's features on disk",
 )
 SMALLEST_VARIANCE = 1e-5
 
