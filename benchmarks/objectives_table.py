@@ -23,7 +23,8 @@ GROUPS = {
     "outputs": ("On outputs", "What the teacher says: its logits. A table of predictions or the cache can stand in for the teacher."),
     "features": (
         "On features",
-        "What the teacher computes on the way. It has to be a network. Its features are remembered like its logits where they fit into `cache.features`, else it runs live. "
+        "What the teacher computes on the way. It has to be a network. Its features are remembered like its logits where they fit into "
+        "`cache.features`, else it runs live. "
         "Taps default to the last feature of each resolution, bridges make shapes agree, are trained with the student and not shipped.",
     ),
     "relations": ("On relations", "How samples, or channels, lie to each other in the deepest tapped feature."),

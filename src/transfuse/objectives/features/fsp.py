@@ -25,7 +25,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="one product of channels by channels per two taps and model; the teacher's features on disk; a first stage of the student's own steps",
+    cost="one product of channels by channels per two taps and model; the teacher's features on disk; a stage of the student's own steps",
 )
 
 Pooling = Literal["max", "mean"]

@@ -23,7 +23,7 @@ CARD = Card(
     needs=("teacher.features",),
     paper_weight=1.0,
     tasks=("classification", "multilabel", "regression"),
-    cost="a 1x1 and a 3x3 convolution per stage, up to 512 channels wide: often more than the student itself; the teacher's features on disk",
+    cost="a 1x1 and a 3x3 convolution per stage, up to 512 channels wide: often more than the student; the teacher's features on disk",
 )
 LEVELS = (4, 2, 1)  # sides of the pooled maps, each with half of the weight of the one before
 
