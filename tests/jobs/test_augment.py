@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from tests.jobs.conftest import lines
+from transfuse.core.types import DataRequest
+from transfuse.data import open_data
+from transfuse.engine.loader import MemoryLoader
+from transfuse.engine.order import Order
 from transfuse.errors import DataError, RecipeError
+from transfuse.jobs.pools import training_pool
+from transfuse.jobs.training import views_of
+from transfuse.recipe.augment import AugmentBlock, MixupBlock
 
 EVERYTHING = {
     "views": 2,
@@ -33,6 +42,7 @@ def test_a_second_student_pays_nothing_for_mixed_and_augmented_views(job):
 def test_a_mixed_run_learns_and_is_repeatable_to_the_bit(job):
     changes = {"data": "bundled:digits", "augment": {"crop": 1, "mixup": 0.4}, "control": "none"}
     changes["train"] = {"steps": 80, "batch_size": 64, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32", "evaluate_every": 100}
+    changes["teacher"] = {"source": "builtin:mlp", "options": {"widths": [64]}, "train": changes["train"]}
     changes["student"] = {"source": "builtin:mlp", "options": {"widths": [32]}}
     one, two = job(**changes), job(**changes)
     assert one.summary["models"]["student"]["metrics"]["accuracy"] > 0.6
@@ -67,3 +77,26 @@ def test_changes_of_colour_are_refused_on_pictures_without_8_bit_colours(job, tm
         job(data=f"arrays:{tmp_path / 'floats.npz'}", augment={"colour": 0.4})
     assert refused.value.where == "augment.colour"
     assert not (tmp_path / "run0").exists()
+
+
+def test_the_folder_keeps_a_sheet_of_the_views_that_the_networks_saw(job):
+    run = job(augment={"crop": 1, "mixup": 0.4, "views": 3}, control="none")
+    sheet = np.asarray(Image.open(run.path / "samples" / "views.png"))
+    assert sheet.shape[2] == 3
+    pool = training_pool(open_data("bundled:digits", DataRequest(labels_per_class=10)))
+    views = views_of(AugmentBlock(views=3, crop=1, mixup=MixupBlock(alpha=0.4)))
+    loader = MemoryLoader(pool, views, Order(len(pool), 1, 0), classes=10)
+    last = len(pool) - 1
+    expected = [pool.raw([last])[0], *(loader.fetch(torch.tensor([last]), torch.tensor([view]))[0] for view in range(3))]
+    for column, picture in enumerate(expected):  # digits of 8 pixels in tiles of 72: every ninth pixel
+        left = column * 76 + (8 if column else 0)
+        tile = sheet[5 * 76 : 5 * 76 + 72, left : left + 72]
+        assert np.array_equal(tile[4::9, 4::9, 0], picture[0].numpy())
+    assert "What the networks saw" in (run.path / "report.html").read_text()
+
+
+def test_no_sheet_is_kept_where_nothing_is_augmented_or_no_samples_are_kept(job):
+    for changes in ({}, {"augment": {"crop": 1}, "samples": False}):
+        run = job(control="none", **changes)
+        assert not (run.path / "samples" / "views.png").exists()
+        assert "What the networks saw" not in (run.path / "report.html").read_text()

@@ -49,3 +49,19 @@ def test_lines_say_data_models_and_training():
 )
 def test_values_are_found_by_the_names_that_reasons_use(key, value):
     assert asked.value_of(recipe([]), key) == value
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        ({"views": 8, "seed": 0, "crop": 4, "flip": True, "mixup": None}, "crop 4, flip; 8 views of each sample"),
+        (
+            {"views": "fresh", "flip": False, "erasing": {"probability": 0.25, "scale": [0.02, 0.33], "fill": "noise"}},
+            "erasing (probability 0.25, scale 0.02 to 0.33, fill noise); new views in every epoch",
+        ),
+        ({"views": 1, "seed": 3, "crop": 0, "flip": False}, ""),
+    ],
+)
+def test_augmentation_is_said_with_its_settings_and_number_of_views(augment, words):
+    assert asked.augmentation(augment) == words
+    assert ("Augmentation" in dict(asked.lines(recipe([], augment=augment)))) == bool(words)

@@ -26,6 +26,7 @@ from transfuse.jobs.networks import open_student, open_teacher, restore, with_he
 from transfuse.jobs.peers import joined, open_peers, restore_peers, save_peers, say_where_they_begin
 from transfuse.jobs.pools import standardised, training_pool
 from transfuse.jobs.rundir import RunDir
+from transfuse.jobs.sheet import keep_views
 from transfuse.jobs.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.schema import DistillRecipe
@@ -178,5 +179,7 @@ def obtain_student(
         save_peers(context.rundir, recipe, peers, outcome.best_step)
         models.save_model(student, context.rundir.student, {"stopped": outcome.stopped, "best_step": outcome.best_step})
         stages.forget(context, lesson.name)
+        if recipe.samples:
+            keep_views(context.rundir, recipe.augment, pool)
     ranks.barrier()
     return student

@@ -100,7 +100,27 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""
         apart = "terms that pull against each other give way (PCGrad)" if train.get("gradients") == "pcgrad" else ""
         found.append(("Training", ", ".join(part for part in (length, batch, optimizer, train.get("precision"), apart) if part)))
+    if changes := augmentation(recipe.get("augment") or {}):
+        found.append(("Augmentation", changes))
     return found
+
+
+def augmentation(block: Mapping[str, Any]) -> str:
+    """What changes inputs, and in how many views; empty where nothing does."""
+    changes = [(name, value) for name, value in block.items() if name not in ("views", "seed") and value]
+    if not changes:
+        return ""
+    parts = [name.replace("_", " ") + ("" if value is True else f" {_settings(value)}") for name, value in changes]
+    views = block.get("views")
+    often = "new views in every epoch" if views == "fresh" else f"{views} views of each sample" if views else ""
+    return ", ".join(parts) + (f"; {often}" if often else "")
+
+
+def _settings(value: Any) -> str:
+    if not isinstance(value, dict):
+        return _plain(value)
+    ranges = {key: " to ".join(f"{end:g}" for end in entry) if isinstance(entry, list) else _plain(entry) for key, entry in value.items()}
+    return "(" + ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in ranges.items()) + ")"
 
 
 def _data(block: Mapping[str, Any]) -> list[str]:

@@ -111,6 +111,15 @@ def _right(views: list[_Answers], i: int) -> str:
     return "student" if views[0].right(i) else "teacher" if views[1].right(i) else "neither"
 
 
+def views(run: RunFiles) -> str | None:
+    """The sheet of a few training samples in some of their views, as a data URI; None where the run kept none."""
+    path = run.path / "samples" / "views.png"
+    try:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError:
+        return None
+
+
 def _pictures(run: RunFiles) -> dict[str, np.ndarray]:
     ids, inputs = run.sample_ids, run.sample_inputs
     if ids is None or inputs is None or inputs.ndim != 4 or inputs.dtype != np.uint8 or inputs.shape[1] not in (1, 3):

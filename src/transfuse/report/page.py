@@ -54,6 +54,7 @@ def render(run: RunFiles) -> str:
         figures=_figures(run),
         classes=_classes(run),
         regression=_regression(run),
+        views=gallery.views(run),
         disagreements=_disagreements(run),
         metrics=_all_metrics(run),
         reasons=_reasons(summary),
