@@ -189,7 +189,9 @@ def main(out: Path, seeds: int) -> None:
         for name in next(iter(found.values()))
     }
     choices = results.FOLDER / TRIED
+    made = {json.loads((out / f"small-{seed}" / "env.json").read_text())["commit"] for seed in range(seeds)}
     figures = {
+        "runs made at commit": sorted(str(commit) for commit in made),
         "test errors of 10,000": summary,
         "by seed": found,
         "settings": {"large": {**LARGE, **LARGE_TRAINING}, "small": {**SMALL, **SMALL_TRAINING}, "temperature": TEMPERATURE},
