@@ -9,7 +9,6 @@ import jaxtyping
 import pytest
 from benchmarks import data
 
-
 # a shell's background job ignores Ctrl-C, and so would every run that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
