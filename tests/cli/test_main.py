@@ -217,3 +217,9 @@ def test_a_closed_stdout_is_no_failure():
     script = 'exec "$0" -c "import sys; from transfuse.cli.main import run; sys.exit(run([\'ls\']))" >&-'
     done = subprocess.run(["bash", "-c", script, sys.executable], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["ls", "nonsense"], 2), (["--version"], 0)])
+def test_the_module_run_as_a_script_exits_like_the_command(arguments, code):
+    done = subprocess.run([sys.executable, "-m", "transfuse", *arguments], capture_output=True, text=True)
+    assert done.returncode == code
