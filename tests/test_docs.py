@@ -55,3 +55,10 @@ def test_the_demos_figures_are_those_of_its_result_file():
     for name in ("teacher", "student", "control", "gain"):
         mean, std = (f"{100 * spreads[name][part]:.2f}" for part in ("mean", "std"))
         assert f"{mean} ± {std}" in text, name
+
+
+def test_the_figures_on_mnist_are_those_of_their_result_file():
+    errors = json.loads((ROOT / "benchmarks/results/hinton_mnist.json").read_text())["test errors of 10,000"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("large", "small", "distilled", "distilled on 16 moved views", "no 3s", "no 3s, bias corrected"):
+        assert f"| {errors[name]['mean']:.0f} ± {errors[name]['std']:.0f} |" in text, name
