@@ -226,15 +226,20 @@ def cold_and_warm(folder: Path, views: int) -> dict[str, Any]:
         for kind in found:
             found[kind].append(phase("steps", folder, views, block))
             assert found[kind][-1]["forwards"] == 0
-    medians = {
-        what: {kind: [round(statistics.median(block[what]), 3) for block in blocks] for kind, blocks in found.items()}
+    figures = {
+        f"{what}, {name}": {kind: [round(average(block[what]), 3) for block in blocks] for kind, blocks in found.items()}
         for what in ("step_ms", "answers_ms")
+        for name, average in (("median", statistics.median), ("mean", statistics.mean))
     }
-    ratios = [one / other for one, other in zip(medians["step_ms"]["cold"], medians["step_ms"]["warm"], strict=True)]
+    step, answers = figures["step_ms, median"], figures["answers_ms, mean"]
+    ratios = [one / other for one, other in zip(step["cold"], step["warm"], strict=True)]
+    waits = [(one - other) / whole for one, other, whole in zip(answers["cold"], answers["warm"], step["warm"], strict=True)]
     return {
-        "what": f"ResNet-20 with {CLASSES} outputs, batch {BATCH}, fp32; medians over {STEPS} steps of each of {BLOCKS} blocks",
-        **medians,
+        "what": f"ResNet-20 with {CLASSES} outputs, batch {BATCH}, fp32; {STEPS} steps in each of {BLOCKS} blocks, cold and warm in turn",
+        **figures,
         "cold step over warm step, median of blocks": round(statistics.median(ratios), 4),
+        "longer wait for answers when cold, share of a warm step, median of blocks": round(statistics.median(waits), 4),
+        "load average of the machine": [round(load, 1) for load in os.getloadavg()],
         "share of the cache in memory when cold": [round(share, 4) for share in held],
         "RssAnon_MB": max(block["RssAnon_MB"] for blocks in found.values() for block in blocks),
     }
