@@ -13,7 +13,7 @@ from tests.data.views.pictures import noise as pictures
 from tests.data.views.pictures import smooth
 from transfuse.core.types import EXACT_VIEW
 from transfuse.data.samples import ArraySamples
-from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, RandAugment, ResizedCrop, Rotation
+from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, RandAugment, ResizedCrop, Rotation, parts
 from transfuse.engine.loader import MemoryLoader
 from transfuse.engine.order import Order
 from transfuse.errors import DataError
@@ -188,3 +188,11 @@ def test_changes_of_colour_are_refused_on_pictures_that_have_no_8_bit_colours(op
 def test_a_gpu_computes_the_same_bytes(name):
     ids, which = torch.arange(64).repeat(8), torch.arange(512) % 11
     assert torch.equal(pool(name, device="cuda")[1](ids, which).cpu(), pool(name)[1](ids, which))
+
+
+@every_augmentation
+def test_large_pictures_have_the_same_bytes_although_they_are_changed_in_parts(name, monkeypatch):
+    ids, which = torch.arange(64), torch.arange(64) % 3
+    whole = pool(name)[1](ids, which)
+    monkeypatch.setattr(parts, "VALUES", 3 * 20 * 16 * 5)  # five pictures at a time, the last part smaller
+    assert torch.equal(pool(name)[1](ids, which), whole)

@@ -70,7 +70,10 @@ class BatchViews:
         changed = crop_and_flip(raw, draws, self.crop, self.flip) if self.crop or self.flip else raw
         for operation in self.operations:
             changed = operation(changed, draws)
-        return torch.where((views == EXACT_VIEW)[:, None, None, None], raw, changed)
+        exact = views == EXACT_VIEW
+        if raw.device.type == "cpu" and not exact.any():  # elsewhere looking would wait for the device
+            return changed
+        return torch.where(exact[:, None, None, None], raw, changed)
 
     def mixture(self, ids: Tensor, views: Tensor, pool_size: int) -> Mixed | None:
         """Who is mixed with whom; None where nothing is mixed."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from transfuse.data.views.draws import Draws
+from transfuse.data.views.parts import in_parts
 
 STEPS = 4096  # of a strength
 HUES = 6 * 1024  # parts of the circle of hues
@@ -37,9 +38,9 @@ class Colour:
         changes += ((saturated, "saturation", self.saturation),)
         for change, name, amount in changes:
             if amount:
-                pictures = change(pictures, draws.between(f"colour.{name}", max(0.0, 1 - amount), 1 + amount))
+                pictures = in_parts(change, pictures, draws.between(f"colour.{name}", max(0.0, 1 - amount), 1 + amount))
         if self.hue:
-            pictures = turned_hue(pictures, draws.between("colour.hue", -self.hue, self.hue))
+            pictures = in_parts(turned_hue, pictures, draws.between("colour.hue", -self.hue, self.hue))
         return pictures
 
 

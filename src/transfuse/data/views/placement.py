@@ -14,6 +14,7 @@ from torch import Tensor
 
 from transfuse.data.views.boxes import drawn_boxes
 from transfuse.data.views.draws import Draws
+from transfuse.data.views.parts import in_parts
 
 PARTS = 256  # of a pixel
 FINE = 2**16  # parts of a pixel in which matrices are kept, so that a sine's last digit, which differs between devices, decides nothing
@@ -87,7 +88,7 @@ class ResizedCrop:
         boxes = drawn_boxes(draws, "resized_crop", (height, width), self.scale, self.ratio)
         rows = stretched(boxes.top, boxes.height, height)
         columns = stretched(boxes.left, boxes.width, width)
-        return resampled(pictures, rows, columns)
+        return in_parts(resampled, pictures, rows, columns)
 
 
 def stretched(start: Tensor, length: Tensor, goal: int) -> Tensor:
@@ -125,7 +126,7 @@ class Rotation:
     degrees: float
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
-        return rotated(pictures, draws.between("rotation", -self.degrees, self.degrees))
+        return in_parts(rotated, pictures, draws.between("rotation", -self.degrees, self.degrees))
 
 
 def rotated(pictures: Tensor, degrees: Tensor) -> Tensor:
