@@ -112,7 +112,9 @@ def test_what_was_shipped_teaches_the_next_one(teacher, tmp_path):
 
 def test_other_objectives_see_the_logits_that_are_shipped_and_the_features_of_before(teacher, tmp_path):
     objectives = ["cross_entropy", "simkd", "fitnet", "l2_sp"]
-    run = distill.run(simkd(teacher, tmp_path, "run", objectives=objectives, train={"steps": 2}))
+    first = distill.run(simkd(teacher, tmp_path, "first", objectives=["cross_entropy"], train={"steps": 1}))
+    trained = {"source": f"run:{first.path}"}
+    run = distill.run(simkd(teacher, tmp_path, "run", objectives=objectives, student=trained, train={"steps": 2}))
     rows = [json.loads(line)["terms"] for line in (run.path / "metrics.jsonl").read_text().splitlines() if '"terms"' in line]
     assert rows[0].keys() == {"cross_entropy", "simkd", "fitnet", "l2_sp"}
 
@@ -160,4 +162,17 @@ def test_a_teacher_without_a_head_is_refused_before_training(teacher, tmp_path, 
 def test_what_cannot_be_shipped_is_refused_before_training(teacher, tmp_path, objectives, words):
     with pytest.raises(TransfuseError, match=words):
         distill.run(simkd(teacher, tmp_path, "run", objectives=objectives))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_that_learns_the_last_layer_is_refused_beside_one_that_replaces_it(teacher, tmp_path):
+    with pytest.raises(TransfuseError, match=r"cat_kd learns the weights of the student's last layer, in whose place simkd puts"):
+        distill.run(simkd(teacher, tmp_path, "run", objectives=["simkd", "cat_kd"]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "ewc"])
+def test_a_random_start_is_nothing_to_hold_on_to(teacher, tmp_path, name):
+    with pytest.raises(TransfuseError, match=rf"objectives\.{name}.*near the weights it starts from, and those of .* are random"):
+        distill.run(simkd(teacher, tmp_path, "run", objectives=["cross_entropy", name]))
     assert not (tmp_path / "run").exists()

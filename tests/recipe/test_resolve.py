@@ -166,6 +166,7 @@ def test_an_objective_that_names_no_teacher_gets_the_only_one_or_all():
         (PICTURES, [{"kd": {"teacher": "techer"}}], "objectives.kd: there is no teacher 'techer' - did you mean 'teacher'?"),
         (PICTURES, [{"cross_entropy": {"teacher": "teacher"}}], "objectives.cross_entropy: asks no teacher"),
         (PICTURES, [{"kd": {"weight": 0}}], "objectives: every weight is 0"),
+        (PICTURES, [{"kd": {"weight": {"linear": {"start": 0.0, "end": 0.0}}}}], "objectives: every weight is 0"),
     ],
 )
 def test_unmet_needs_are_refused_with_the_reason(facts, objectives, expected):

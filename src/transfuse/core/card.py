@@ -7,6 +7,7 @@ Need = Literal[
     "labels",
     "student.features",
     "student.head",
+    "student.start",
     "hard_labels",
     "teacher.logits",
     "teacher.logits.dense",

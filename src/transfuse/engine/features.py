@@ -87,7 +87,7 @@ def shipped(
         fresh: as in `connect`.
 
     Raises:
-        RecipeError: two objectives that each want to ship a network of their own.
+        RecipeError: two objectives that each want to ship a network of their own, or one that learns a last layer that is replaced.
         ModelError: the network can't be run, or not be opened again from its file.
     """
     module, sample = student
@@ -97,6 +97,9 @@ def shipped(
     if len(exporting) > 1:
         names = " and ".join(weighted.name for weighted in exporting)
         raise RecipeError(f"{names} each ship a network of their own, and a run ships one", where="objectives", fix="keep one of them")
+    if reading := [weighted.name for weighted in objectives if "student.head" in weighted.card.needs and weighted is not exporting[0]]:
+        what = f"{reading[0]} learns the weights of the student's last layer, in whose place {exporting[0].name} puts its teacher's"
+        raise RecipeError(what, where="objectives", fix="keep one of them")
     name, plain, known = exporting[0].name, copy.deepcopy(module), len(grafts_of(module))
     outputs = unwrapped_outputs(module, sample)
     network: nn.Module = exporting[0].objective.export(module)  # type: ignore[operator]

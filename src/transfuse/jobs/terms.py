@@ -53,8 +53,12 @@ def connected(
     Where an objective ships more than the student, the student's network becomes what is shipped; its teacher's head included.
 
     Raises:
-        TransfuseError: a path that isn't there, or features that can't be compared.
+        TransfuseError: a path that isn't there, features that can't be compared, or a start to hold on to that nobody has trained.
     """
+    for weighted in objectives:
+        if "student.start" in weighted.card.needs and not student.pretrained:
+            what = f"keeps the student near the weights it starts from, and those of {student.source} are random"
+            raise RecipeError(what, f"objectives.{weighted.name}", "start from trained weights (run:..., file:..., timm:NAME.TAG), or leave it out")
     known = {name: model for name, model in teachers.items() if model.module is not None}
     networks = {name: (model.network, example(model, data).to(device_of(model.network))) for name, model in known.items()}
     sample = example(student, data).to(device_of(student.network))

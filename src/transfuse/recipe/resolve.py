@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transfuse.core.card import TaskName
+from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
 from transfuse.recipe import caching
 from transfuse.recipe.augment import asked, unmixable
@@ -63,6 +64,11 @@ def sentences(recipe: Recipe, reasons: Mapping[str, str]) -> list[str]:
             said.append(f"{key} = {decided}")
         heard.add((name, decided))
     return said
+
+
+def _never(weight: Any) -> bool:
+    """Whether a loss weight is 0 from beginning to end; schedules are straight or half a cosine, so three places tell."""
+    return weight != "auto" and all(weight_function(weight)(progress) == 0 for progress in (0.0, 0.5, 1.0))
 
 
 def _value_at(value: Any, parts: list[str]) -> Any:
@@ -184,7 +190,7 @@ class _Resolution:
                 self.objective(block, key)
         if facts.peers and not any("peers" in card_of(block["name"], block["method"], facts).needs for block in blocks):
             self.problems.append("peers: no objective learns from them; add dml to the objectives, or remove peers")
-        if all(block["weight"] == 0 for block in blocks):
+        if all(_never(block["weight"]) for block in blocks):
             self.problems.append("objectives: every weight is 0, so there is nothing to learn from")
         self.values["objectives"] = blocks
 
