@@ -58,7 +58,8 @@ def connected(
     for weighted in objectives:
         if "student.start" in weighted.card.needs and not student.pretrained:
             what = f"keeps the student near the weights it starts from, and those of {student.source} are random"
-            raise RecipeError(what, f"objectives.{weighted.name}", "start from trained weights (run:..., file:..., timm:NAME.TAG), or leave it out")
+            fix = "start from trained weights (run:..., file:..., timm:NAME.TAG), or leave it out"
+            raise RecipeError(what, f"objectives.{weighted.name}", fix)
     known = {name: model for name, model in teachers.items() if model.module is not None}
     networks = {name: (model.network, example(model, data).to(device_of(model.network))) for name, model in known.items()}
     sample = example(student, data).to(device_of(student.network))
