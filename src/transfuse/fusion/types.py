@@ -96,8 +96,8 @@ class Merged:
 class WeightRule(Protocol):
     """A file in fusion/weights: a CARD, a pure function on state dicts named like the file, and a class with plain constructor types.
 
-    The pure function is `NAME(states: Sequence[Mapping[str, Tensor]], ..., base=None) -> dict[str, Tensor]`: it leaves its arguments as they
-    are, computes in at least fp32 and gives every tensor back in the dtype of the first state.
+    The pure function is `NAME(states: Sequence[Mapping[str, Tensor]], ..., base=None) -> dict[str, Tensor]`: it leaves its arguments as
+    they are, computes in at least fp32 and gives every tensor back in the dtype of the first state.
     """
 
     def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
