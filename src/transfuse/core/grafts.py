@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from torch import nn
 
+from transfuse.core.predictors import Forest, KernelMachine, NearestNeighbours, Scaled
+from transfuse.core.multitap import MultiTapHead
 from transfuse.core.taps import Tap
 from transfuse.errors import ModelError
 
-Place = Literal["before", "after", "instead"]
+Place = Literal["before", "after", "instead", "replace"]
 # layer -> the constructor's arguments that make it again; what isn't listed here can't be told by a .json
 _TOLD: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"),
@@ -20,6 +22,11 @@ _TOLD: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm1d: ("num_features",),
     nn.ReLU: (),
     nn.AdaptiveAvgPool2d: ("output_size",),
+    nn.Flatten: ("start_dim", "end_dim"),
+    Scaled: ("width",),
+    NearestNeighbours: ("samples", "width", "outputs", "neighbours", "classes"),
+    KernelMachine: ("samples", "width", "outputs", "gamma"),
+    Forest: ("nodes", "trees", "depth", "outputs", "classes"),
 }
 _RECORD = "grafts"  # attribute of a network that has some
 
@@ -33,7 +40,7 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
         ModelError: there is no such module, or the path is the network itself.
         TypeError: a layer that can't be described.
     """
-    record = {"path": path, "place": place, "layers": [_described(layer) for layer in layers]}
+    record = {"path": path, "place": place, "layers": told(layers)}
     if not path:
         raise ModelError(f"{type(network).__name__} is a single layer, so nothing can be put into it")
     parent, _, name = path.rpartition(".")
@@ -42,8 +49,37 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
     except AttributeError as error:
         raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
     grown = nn.Sequential(*layers)
-    setattr(holder, name, {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown}[place])
-    setattr(network, _RECORD, [*grafts_of(network), record])
+    placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
+    for layer in layers:
+        if isinstance(layer, MultiTapHead):
+            layer.attach(network)
+    setattr(holder, name, placed)
+    earlier = grafts_of(network)
+    if place == "replace":  # of two layers at one place only the later one is there
+        earlier = [known for known in (_without(record, path, layers[0]) for record in earlier) if known is not None]
+        if any(inside is not None for inside in (_index_inside(known, path) for known in earlier)):
+            setattr(network, _RECORD, earlier)
+            return
+    setattr(network, _RECORD, [*earlier, record])
+
+
+def _without(record: dict[str, Any], path: str, layer: nn.Module) -> dict[str, Any] | None:
+    """A record after a layer was replaced: gone where it told of the layer before, changed where that was one of several."""
+    if record["place"] == "replace" and record["path"] == path:
+        return None
+    index = _index_inside(record, path)
+    if index is None:
+        return record
+    layers = list(record["layers"])
+    layers[index] = _described(layer)
+    return {**record, "layers": layers}
+
+
+def _index_inside(record: dict[str, Any], path: str) -> int | None:
+    """Which of the layers that a graft put in place of a module lies at a path."""
+    number = path.removeprefix(f"{record['path']}.")
+    inside = record["place"] == "instead" and number != path and number.isdigit() and int(number) < len(record["layers"])
+    return int(number) if inside else None
 
 
 def grafts_of(network: nn.Module) -> list[dict[str, Any]]:
@@ -60,13 +96,31 @@ def regraft(network: nn.Module, records: Sequence[dict[str, Any]]) -> None:
     """
     for record in records:
         try:
-            layers = [_made(*told) for told in record["layers"]]
+            layers = made(record["layers"])
             place: Place = record["place"]
-            if place not in ("before", "after", "instead"):
+            if place not in ("before", "after", "instead", "replace"):
                 raise ValueError(f"no place '{place}'")
             graft(network, record["path"], place, layers)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"can't put {record!r} into {type(network).__name__}: {error}") from error
+
+
+def told(layers: Sequence[nn.Module]) -> list[Any]:
+    """Layers as a .json holds them, without their weights.
+
+    Raises:
+        TypeError: a layer that can't be described.
+    """
+    return [_described(layer) for layer in layers]
+
+
+def made(records: Sequence[Any]) -> list[nn.Module]:
+    """Fresh layers from what `told` said.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says something else.
+    """
+    return [_made(*record) for record in records]
 
 
 def original_tap(path: str, records: Sequence[dict[str, Any]]) -> str:
@@ -83,7 +137,7 @@ def _moved(path: str, records: Sequence[dict[str, Any]], through: bool) -> str:
     tap = Tap.parse(path)
     for record in records:
         place, at = record["place"], record["path"]
-        if place == "instead":
+        if place in ("instead", "replace"):
             continue
         inside = tap.module == at or tap.module.startswith(f"{at}.")
         read_by_graft = tap.module == at and tap.input == (place == "before")
@@ -98,14 +152,15 @@ def _described(layer: nn.Module) -> list[Any]:
     if type(layer) not in _TOLD:
         known = ", ".join(kind.__name__ for kind in _TOLD)
         raise TypeError(f"{type(layer).__name__} can't be put into a network that is opened again from its file; known: {known}")
-    told: dict[str, Any] = {name: getattr(layer, name) for name in _TOLD[type(layer)]}
+    arguments: dict[str, Any] = {name: getattr(layer, name) for name in _TOLD[type(layer)]}
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
-        told["bias"] = layer.bias is not None
-    return [type(layer).__name__, {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}]
+        arguments["bias"] = layer.bias is not None
+    return [type(layer).__name__, {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}]
 
 
 def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
     kinds = {kind.__name__: kind for kind in _TOLD}
     if name not in kinds:
         raise ValueError(f"no layer '{name}'; known: {', '.join(kinds)}")
-    return kinds[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
+    tuples = kinds[name] is not MultiTapHead
+    return kinds[name](**{key: tuple(value) if tuples and isinstance(value, list) else value for key, value in arguments.items()})

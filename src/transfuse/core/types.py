@@ -285,6 +285,7 @@ class DataRequest:
         task: what the labels mean; auto = from the labels.
         unreadable: whether files that can't be read stop the job or are left out.
         train_labels: whether a training part of which no sample has a label is refused.
+        fold: (number from 1, of how many): this fold of the training part takes the test part's place; None: no folds.
     """
 
     unlabelled: Any = None
@@ -296,6 +297,7 @@ class DataRequest:
     task: Literal["auto"] | TaskName = "auto"
     unreadable: Literal["refuse", "skip"] = "refuse"
     train_labels: bool = True
+    fold: tuple[int, int] | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from transfuse.data import registry
 from transfuse.data.live import read_live
 from transfuse.data.locate import inside
 from transfuse.data.samples import concat, no_labels, raw_dtype, raw_shape, relabel, rename, subset
-from transfuse.data.splits import held_out, label_budget, strata
+from transfuse.data.splits import folds, held_out, label_budget, refuse_single, strata
 from transfuse.data.statistics import fit_preprocess, fit_target
 from transfuse.errors import DataError
 
@@ -61,6 +61,9 @@ def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
     pool = train if rest is None else concat(train, rest)
     preprocess = fit_preprocess(pool, parts.modality, request.split_seed)
     train, rest = _spend_budget(train, rest, parts, request, notes)
+    if request.fold is not None:
+        train, test = _fold_out(train, parts, request, notes)
+        preprocess = fit_preprocess(train if rest is None else concat(train, rest), parts.modality, request.split_seed)
     own = None if parts.unlabelled is None else _without_labels(parts.unlabelled, train)
     unlabelled = _joined(rest, own) if own is not None else rest
     if request.unlabelled is not None:
@@ -168,6 +171,17 @@ def _spend_budget(
     notes.append(f"{kept.sum()} labels kept ({request.labels_per_class} per class), {len(spare)} training samples became unlabelled")
     spare = _without_labels(spare, train)
     return subset(train, np.flatnonzero(kept)), spare if rest is None else concat(spare, rest)
+
+
+def _fold_out(train: Samples, parts: DataParts, request: DataRequest, notes: list[str]) -> tuple[Samples, Samples]:
+    """The training part without one of its folds, and that fold, which stands where the test part stood."""
+    assert request.fold is not None
+    number, count = request.fold
+    if parts.task == "classification":
+        refuse_single(train.labels.numpy(), parts.classes, "validate.folds")
+    held = folds(strata(train.labels, parts.task, 1 / count), count, request.split_seed, "folds") == number - 1
+    notes.append(f"fold {number} of {count}: {int(held.sum())} training samples are held out in the test part's place, which nobody sees")
+    return subset(train, np.flatnonzero(~held)), subset(train, np.flatnonzero(held))
 
 
 def _more_unlabelled(train: Samples, unlabelled: Samples | None, request: DataRequest, parts: DataParts, notes: list[str]) -> Samples:

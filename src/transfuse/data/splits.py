@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -66,6 +68,38 @@ def held_out(groups: np.ndarray, fraction: float, seed: int, purpose: str) -> np
         rows = np.flatnonzero(members == group)
         chosen[random.permutation(rows)[: takes[group]]] = True
     return chosen
+
+
+def folds(groups: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
+    """int64 [n]: the fold, 0 to count - 1, in which each sample is held out; a group's samples are spread over folds as evenly as they go.
+
+    Raises:
+        DataError: fewer samples than folds, or a single fold.
+    """
+    if not 2 <= count <= len(groups):
+        what = f"{len(groups)} samples can't be put into {count} fold{'s' if count != 1 else ''}"
+        raise DataError(what, where="folds", fix=f"give a number from 2 to {len(groups)}" if len(groups) > 1 else "give more samples")
+    random = _random(seed, purpose)
+    found, dealt = np.empty(len(groups), dtype=np.int64), 0
+    for group in np.unique(groups):
+        rows = random.permutation(np.flatnonzero(groups == group))
+        found[rows] = (dealt + np.arange(len(rows))) % count  # each group goes on dealing where the one before it ended
+        dealt += len(rows)
+    return random.permutation(count)[found]
+
+
+def refuse_single(labels: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """
+    Raises:
+        DataError: a class has one sample, which can't be learnt from while it is held out.
+    """
+    numbers, counts = np.unique(labels[labels >= 0], return_counts=True)
+    single = [classes[number] if number < len(classes) else str(number) for number in numbers[counts == 1]]
+    if single:
+        named = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
+        what = f"{'these classes have' if len(single) > 1 else 'this class has'} a single training sample: {named}"
+        fix = "give at least two of each class, leave those classes out, or do without folds"
+        raise DataError(f"{what}; while it is held out nothing of its class is left to learn from", where=where, fix=fix)
 
 
 def label_budget(labels: Tensor, per_class: int, seed: int) -> tuple[np.ndarray, list[int]]:

@@ -144,6 +144,7 @@ def request_of(block: DataBlock, models: Mapping[str, ModelBlock]) -> DataReques
         size=size,
         task=block.task,
         unreadable=block.unreadable,
+        fold=None if block.split.fold is None else (block.split.fold.number, block.split.fold.of),
     )
 
 

@@ -34,6 +34,19 @@ def source_string(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
+class FoldBlock(Block):
+    number: Count
+    """which one, from 1"""
+    of: Annotated[int, Field(ge=2)]
+    """how many there are"""
+
+    @model_validator(mode="after")
+    def _there(self) -> FoldBlock:
+        if self.number > self.of:
+            raise ValueError(f"there is no fold {self.number} of {self.of}")
+        return self
+
+
 class SplitBlock(Block):
     val: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """fraction of the training part held out for selection, stratified"""
@@ -41,6 +54,8 @@ class SplitBlock(Block):
     """fraction of all samples kept for the final report where the source has no test part"""
     seed: Annotated[int, Field(ge=0)] = 0
     """of the splits; independent of the run's seed"""
+    fold: FoldBlock | None = None
+    """{number: 1, of: 5}: this fold of the training part takes the test part's place; what `validate` writes for its runs"""
 
 
 class DataBlock(Block):
