@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from transfuse.core.predictors import Forest, KernelMachine, NearestNeighbours, Scaled
 from transfuse.core.multitap import MultiTapHead
+from transfuse.core.predictors import Forest, KernelMachine, NearestNeighbours, Scaled
+from transfuse.core.tapped import Gathered
 from transfuse.core.taps import Tap
 from transfuse.errors import ModelError
 
@@ -22,7 +23,15 @@ _TOLD: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm1d: ("num_features",),
     nn.ReLU: (),
     nn.AdaptiveAvgPool2d: ("output_size",),
+    nn.Conv1d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"),
+    nn.Conv3d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"),
+    nn.GELU: ("approximate",),
+    nn.SiLU: (),
+    nn.Tanh: (),
+    nn.Dropout: ("p",),
+    MultiTapHead: ("taps", "widths", "axes", "out_features", "spatial"),
     nn.Flatten: ("start_dim", "end_dim"),
+    Gathered: ("taps", "axes"),
     Scaled: ("width",),
     NearestNeighbours: ("samples", "width", "outputs", "neighbours", "classes"),
     KernelMachine: ("samples", "width", "outputs", "gamma"),
@@ -50,10 +59,10 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
         raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
     grown = nn.Sequential(*layers)
     placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
-    for layer in layers:
-        if isinstance(layer, MultiTapHead):
-            layer.attach(network)
     setattr(holder, name, placed)
+    for layer in layers:
+        if isinstance(layer, (MultiTapHead, Gathered)):
+            layer.attach(network)  # now that it is there: a tap may be the layer's own place
     earlier = grafts_of(network)
     if place == "replace":  # of two layers at one place only the later one is there
         earlier = [known for known in (_without(record, path, layers[0]) for record in earlier) if known is not None]
@@ -153,7 +162,7 @@ def _described(layer: nn.Module) -> list[Any]:
         known = ", ".join(kind.__name__ for kind in _TOLD)
         raise TypeError(f"{type(layer).__name__} can't be put into a network that is opened again from its file; known: {known}")
     arguments: dict[str, Any] = {name: getattr(layer, name) for name in _TOLD[type(layer)]}
-    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
         arguments["bias"] = layer.bias is not None
     return [type(layer).__name__, {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}]
 
@@ -162,5 +171,4 @@ def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
     kinds = {kind.__name__: kind for kind in _TOLD}
     if name not in kinds:
         raise ValueError(f"no layer '{name}'; known: {', '.join(kinds)}")
-    tuples = kinds[name] is not MultiTapHead
-    return kinds[name](**{key: tuple(value) if tuples and isinstance(value, list) else value for key, value in arguments.items()})
+    return kinds[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})

@@ -1,4 +1,4 @@
-"""Predictors that are no layers in the usual sense (neighbours, kernels, trees) as modules, so that a network can end in one and be saved."""
+"""Predictors that are no usual layers (neighbours, kernels, trees) as modules, so that a network can end in one and be saved."""
 
 from __future__ import annotations
 

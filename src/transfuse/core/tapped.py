@@ -1,4 +1,4 @@
-"""A network read at inner features: they are averaged over positions, put side by side, and given to a head of their own."""
+"""A network's inner features as vectors: averaged over positions and put side by side, on their own or as what its last layer is given."""
 
 from __future__ import annotations
 
@@ -9,46 +9,94 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transfuse.core.taps import Taps
+from transfuse.core.taps import Tap, Taps
+from transfuse.errors import ModelError
 
 
-def pooled(feature: Tensor) -> Float[Tensor, "batch width"]:
-    """Averages maps over positions and sequences over tokens; what has neither is left as it is."""
-    if feature.ndim == 4:
-        return feature.mean((2, 3))
-    return feature.mean(1) if feature.ndim == 3 else feature.flatten(1)
+def averaged_axes(shape: Sequence[int]) -> list[int]:
+    """The axes of a feature [batch, ...] that are positions: those of maps behind the channels, the first of tokens [batch, n, width]."""
+    return [1] if len(shape) == 3 else list(range(2, len(shape)))
+
+
+def pooled(feature: Tensor, axes: Sequence[int]) -> Float[Tensor, "batch width"]:
+    """The mean over positions, [batch, width]."""
+    return (feature.mean(tuple(axes)) if axes else feature).flatten(1).float()
 
 
 class Tapped(nn.Module):
-    """head(concat of pooled features); without a head the features themselves.
-
-    The inner network's modules are found under their own paths too.
+    """A network whose outputs are inner features, pooled and put side by side; its last layers run for nothing where none is tapped.
 
     Args:
         network: any.
         paths: of its taps, in the order in which the features are put side by side.
-        head: what is made of the features; None: nothing.
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str], head: nn.Module | None = None):
+    def __init__(self, network: nn.Module, paths: Sequence[str]):
         super().__init__()
         self.network, self.paths = network, tuple(paths)
-        self.head = nn.Identity() if head is None else head
         self._taps: tuple[Taps, ...] = ()
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "network" or name.startswith("__"):
-                raise
-            return getattr(super().__getattr__("network"), name)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_taps": ()}  # hooks belong to one network; a copy attaches its own
+        return {**self.__dict__, "_taps": ()}  # they read one network; a copy makes its own
 
-    def forward(self, inputs: Tensor) -> Float[Tensor, "batch outputs"]:
+    def forward(self, inputs: Tensor) -> Float[Tensor, "batch width"]:
         if not self._taps:
             self._taps = (Taps(self.network, self.paths, inputs[:1]),)
         features = self._taps[0](inputs)[1]
-        return self.head(torch.cat([pooled(features[path]).float() for path in self.paths], dim=1))
+        return torch.cat([pooled(features[path], averaged_axes(features[path].shape)) for path in self.paths], dim=1)
+
+
+class Gathered(nn.Module):
+    """In front of a last layer: in place of what that layer is given, features of other places of the network, as `Tapped` gives them.
+
+    The features are noted by hooks in the same forward pass and let go in it; they are averaged as they are noted, so that nothing that
+    is changed in place afterwards changes them.
+
+    Args:
+        taps: module paths, in the order in which the features are put side by side.
+        axes: the axes of each feature, as the module gives it, that are averaged.
+    """
+
+    def __init__(self, taps: Sequence[str], axes: Sequence[Sequence[int]]):
+        super().__init__()
+        self.taps, self.axes = list(taps), [list(positions) for positions in axes]
+        self._seen: dict[str, Tensor] = {}
+
+    def attach(self, network: nn.Module) -> None:
+        """Notes the features in every forward pass of the network that this layer is part of; copies of the network do so, too.
+
+        Raises:
+            ModelError: there is no such module.
+        """
+        for path, axes in zip(self.taps, self.axes, strict=True):
+            tap = Tap.parse(path)
+            try:
+                module = network.get_submodule(tap.module)
+            except AttributeError as error:
+                raise ModelError(f"{type(network).__name__} has no module '{tap.module}'", fix="transfuse taps MODEL prints all") from error
+            (module.register_forward_pre_hook if tap.input else module.register_forward_hook)(_Note(tap, axes, self._seen))
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, "batch width"]:
+        return torch.cat([self._seen.pop(path) for path in self.taps], dim=1)
+
+
+def gathering(network: nn.Module, paths: Sequence[str], example: Tensor) -> Gathered:
+    """The layer for these paths, which knows from an example along which axes their features are averaged."""
+    taps = Taps(network, paths, example)
+    axes = []
+    for path, shape in taps.shapes.items():
+        last = taps.channels_last(path)  # shapes are told with the channels first
+        axes.append(list(range(1, len(shape) - 1)) if last else averaged_axes(shape))
+    return Gathered(list(taps.shapes), axes)
+
+
+class _Note:
+    """A hook that notes a feature; an object, so that a copied network has its own."""
+
+    def __init__(self, tap: Tap, axes: Sequence[int], seen: dict[str, Tensor]):
+        self.tap, self.axes, self.seen = tap, list(axes), seen
+
+    def __call__(self, _module: nn.Module, arguments: tuple[Any, ...], output: Any = None) -> None:
+        feature = self.tap.read(arguments if self.tap.input else output)
+        if feature is not None:
+            self.seen[self.tap.path] = pooled(feature, self.axes)

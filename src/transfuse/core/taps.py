@@ -139,6 +139,10 @@ class Taps:
     def paths(self) -> tuple[str, ...]:
         return tuple(tap.path for tap in self._taps)
 
+    def channels_last(self, path: str) -> bool:
+        """Whether the module gives this feature as [batch, height, width, channels]."""
+        return next(tap.channels_last for tap in self._taps if tap.path == path)
+
     def __call__(self, inputs: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and its features by path, in the order of `paths`.
 

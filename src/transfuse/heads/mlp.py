@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -51,7 +52,7 @@ class MLP:
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(problem.seed, "head", "initialisation"))
-            for before, after in zip(widths[:-1], widths[1:], strict=True):
+            for before, after in itertools.pairwise(widths):
                 layers += [nn.Linear(before, after), nn.ReLU()]
         network = nn.Sequential(*layers[:-1])
         descend(network, problem, self.lr, setting["weight_decay"], self.epochs, self.batch_size)
