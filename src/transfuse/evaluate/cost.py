@@ -1,4 +1,4 @@
-"""What a model costs to keep and to run: parameters, multiply-accumulates, bytes, latency."""
+"""What a model costs to keep and to run: parameters, multiply-accumulates, bytes, memory, latency, throughput."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from transfuse.evaluate.operations import count_operations, peak_bytes
 from transfuse.evaluate.predict import evaluation_mode
 
-_SECONDS = 1.0  # per model, warm-up included; a model slower than that is still run a few times
+FORMAT = 2  # of what `measure` returns; raised when figures that were kept elsewhere have to be measured anew
+BATCHES = (1, 8, 64)
+_SECONDS = {1: 1.0, 8: 0.4, 64: 0.4}  # per model and batch, warm-up included; a slower model is still run a few times
 _WARM_UP = 3
 _FEWEST = 5
+_LONGEST_PASS = 3.0  # seconds; larger batches of which one pass would take longer are left out, with the reason
 
 
 def measure(module: nn.Module, example_input: Tensor, threads: int = 1, runs: int = 200) -> dict[str, Any]:
-    """Cost of a module for one sample, in PyTorch.
+    """Cost of a module, in PyTorch.
 
     - parameters: numbers in `module.parameters()`, shared ones once.
-    - macs: half of the floating-point operations that `torch.utils.flop_counter` counts in one forward pass at batch 1. It counts matrix
-      products, convolutions and attention; element-wise work, normalisation and recurrent kernels are not counted.
+    - macs: half of the floating-point operations that `torch.utils.flop_counter` counts in one forward pass at batch 1: matrix products,
+      convolutions, attention. `macs_leave_out` names every other operator that computes with more than one element at a time, and how
+      often it ran; element-wise ones are no multiply-accumulates.
     - bytes: the tensors of `state_dict()`, parameters and buffers, shared ones once: what a safetensors file of the module holds beside
       its header.
-    - latency_ms: p50 and p95 over up to `runs` forward passes at batch 1 after warm-up, in the module's own precision and on its device.
+    - memory: bytes of all parameters and buffers while the model is loaded (`weights`), and the most bytes of tensors that live at one
+      time in a forward pass at batch 1 (`peak`: weights, input and what is between; without what a kernel allocates inside itself).
+    - latency_ms: for batches of 1, 8 and 64, p50 and p95 over up to `runs` forward passes after warm-up, in the module's own precision
+      and on its device, which is waited for; `samples_per_second` is the batch divided by p50.
 
     Args:
         module: the model; mode and thread count are restored afterwards.
         example_input: preprocessed inputs [n, ...], of which the first is used.
         threads: CPU threads for the latency.
-        runs: most forward passes; about a second in all.
+        runs: most forward passes for each batch; some two seconds in all.
     """
     example = example_input[:1]
     weights = next(iter(module.parameters()), example)
     with evaluation_mode(module):
-        macs = count_macs(module, example)
-        batch_1 = latency(module, example, threads, runs)
-    return {
+        macs, left_out = count_operations(module, example)
+        memory = {"weights": resident_bytes(module), "peak": peak_bytes(module, example)}
+        timed, reasons = latencies(module, example, threads, runs)
+    measured = {
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "macs": macs,
+        "macs_leave_out": left_out,
         "bytes": tensor_bytes(module),
+        "memory": memory,
         "latency_ms": {
             "runtime": "torch",
             "device": weights.device.type,
             "threads": threads,
             "dtype": str(weights.dtype).removeprefix("torch."),
-            "batch_1": batch_1,
+            **timed,
         },
     }
+    return measured | ({"reasons": reasons} if reasons else {})
 
 
 def tensor_bytes(module: nn.Module) -> int:
     """Bytes of the state dict's tensors; those that are the same memory count once, as they are written once."""
+    return _once(module.state_dict().items())
+
+
+def resident_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers in memory, those that are in no state dict too."""
+    return _once([*module.named_parameters(), *module.named_buffers()])
+
+
+def _once(tensors: Any) -> int:
     seen: dict[tuple[Any, ...], int] = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors:
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
         seen[place] = tensor.numel() * tensor.element_size()
     return sum(seen.values())
-
-
-def count_macs(module: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of one forward pass."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused transformer and attention kernels hide their matrix products from the counter
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            module(example)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops() // 2
 
 
 @contextmanager
@@ -86,16 +93,40 @@ def _using_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def latency(module: nn.Module, example: Tensor, threads: int = 1, runs: int = 200) -> dict[str, float]:
-    """Milliseconds of a forward pass: {"p50", "p95"}."""
+def latencies(
+    module: nn.Module, example: Tensor, threads: int = 1, runs: int = 200
+) -> tuple[dict[str, dict[str, float] | None], dict[str, str]]:
+    """Latency of batches of the same sample: {"batch_1": {"p50", "p95", "samples_per_second"}, "batch_8": ...}, and why one is None."""
+    found: dict[str, dict[str, float] | None] = {}
+    reasons: dict[str, str] = {}
+    per_sample = 0.0  # seconds, at the batch before
+    for batch in BATCHES:
+        name = f"batch_{batch}"
+        found[name] = None
+        if per_sample * batch > _LONGEST_PASS:
+            reasons[f"latency_ms.{name}"] = f"left out: one pass would take about {per_sample * batch:.0f} s"
+            continue
+        try:
+            timed = latency(module, example.repeat(batch, *[1] * (example.ndim - 1)), threads, runs, _SECONDS[batch])
+        except RuntimeError as error:  # out of memory, or a shape that is built for one sample
+            if batch == 1:
+                raise
+            reasons[f"latency_ms.{name}"] = f"the model can't take a batch of {batch}: {str(error).splitlines()[0]}"
+            continue
+        found[name], per_sample = timed, timed["p50"] / 1e3 / batch
+    return found, reasons
+
+
+def latency(module: nn.Module, inputs: Tensor, threads: int = 1, runs: int = 200, seconds: float = 1.0) -> dict[str, float]:
+    """Milliseconds of a forward pass and samples per second: {"p50", "p95", "samples_per_second"}."""
     times: list[float] = []
     start = time.perf_counter()
     with _using_threads(threads), torch.inference_mode():
-        while len(times) < _WARM_UP + _FEWEST or (len(times) < _WARM_UP + runs and time.perf_counter() - start < _SECONDS):
+        while len(times) < _WARM_UP + _FEWEST or (len(times) < _WARM_UP + runs and time.perf_counter() - start < seconds):
             before = time.perf_counter()
-            module(example)
-            if example.device.type == "cuda":
-                torch.cuda.synchronize(example.device)
+            module(inputs)
+            if inputs.device.type == "cuda":
+                torch.cuda.synchronize(inputs.device)
             times.append(1e3 * (time.perf_counter() - before))
     p50, p95 = np.percentile(times[_WARM_UP:], [50, 95])
-    return {"p50": float(p50), "p95": float(p95)}
+    return {"p50": float(p50), "p95": float(p95), "samples_per_second": float(1e3 * len(inputs) / p50)}

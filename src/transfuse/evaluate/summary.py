@@ -15,7 +15,7 @@ from transfuse.evaluate.agreement import agreement, answered
 from transfuse.evaluate.outcomes import ClassOutcomes, Outcomes, columns, outcomes, to_array
 
 _LARGEST_SORTS = 5 * 10**7  # samples x classes x resamples: about two seconds for the intervals of metrics that sort
-_COSTS = ("parameters", "macs", "bytes", "latency_ms")
+_COSTS = ("parameters", "macs", "macs_leave_out", "bytes", "memory", "latency_ms")
 
 
 def model_summary(
@@ -30,7 +30,7 @@ def model_summary(
         seed: of the bootstrap.
 
     Returns:
-        {"metrics", "intervals", "samples", "parameters", "macs", "bytes", "latency_ms"}, and "reasons" where something is None.
+        {"metrics", "intervals", "samples"} and the costs of `cost.measure`, and "reasons" where something is None.
     """
     found = outcomes(task, outputs, labels, target)
     values, reasons = metrics.with_reasons(task, found)
@@ -38,7 +38,9 @@ def model_summary(
     reasons |= {f"intervals.{name}": reason for name, reason in left_out.items()}
     if cost is None:
         reasons |= dict.fromkeys(_COSTS, "a table of predictions: there is no network to measure")
-    costs = {key: cost[key] if cost is not None else None for key in _COSTS}
+    else:
+        reasons |= cost.get("reasons") or {}
+    costs = {key: cost.get(key) if cost is not None else None for key in _COSTS}
     block = {"metrics": values, "intervals": ranges, "samples": len(found), **costs}
     return block | ({"reasons": reasons} if reasons else {})
 

@@ -115,9 +115,8 @@ class Oracle:
         """Parameters, MACs, bytes and latency; remembered, since a teacher's cost doesn't change between students."""
         if self.model.module is None:
             return None
-        path = (
-            Path(self.cache.dir) / "costs" / f"{key.combine({'teacher': self.hash, 'threads': threads, 'torch': torch.__version__})}.json"
-        )
+        about = {"teacher": self.hash, "threads": threads, "torch": torch.__version__, "format": cost.FORMAT}
+        path = Path(self.cache.dir) / "costs" / f"{key.combine(about)}.json"
         with suppress(OSError, ValueError):  # absent or damaged: measured anew
             return json.loads(path.read_text(encoding="utf-8"))
         assert self.model.preprocess is not None
