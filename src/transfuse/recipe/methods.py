@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
-from transfuse import objectives
+from transfuse import objectives, probes
 from transfuse.core.registry import did_you_mean
 from transfuse.core.signature import parameters
 from transfuse.engine.optim import OPTIMIZERS
@@ -17,7 +18,7 @@ from transfuse.recipe.forms import method_of
 from transfuse.recipe.problems import problem, raise_all, under, with_known_keys
 
 Auto = Literal["auto"]
-Kind = Literal["optimizer", "schedule", "weight"]
+Kind = Literal["optimizer", "schedule", "weight", "head"]
 
 
 class Block(BaseModel):
@@ -37,14 +38,17 @@ class Block(BaseModel):
             raise with_known_keys(error, known, accepts_text="source" in known) from None
 
 
-TABLES: dict[Kind, dict[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES}
+TABLES: dict[Kind, Mapping[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES, "head": probes.TABLE}
 GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
 
 
-def _method_block(name: str, constructor: Any, extra: dict[str, Any] | None = None) -> type[Block]:
+def method_block(
+    name: str, constructor: Any, extra: dict[str, Any] | None = None, leave_out: tuple[str, ...] = GIVEN_BY_THE_ENGINE
+) -> type[Block]:
+    """A block with a constructor's parameters as keys, but for those that the job gives, and more keys beside them."""
     fields: dict[str, Any] = {}
     for parameter in parameters(constructor):
-        if parameter.name in GIVEN_BY_THE_ENGINE:
+        if parameter.name in leave_out:
             continue
         default = ... if parameter.required else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.description or None))
@@ -55,7 +59,7 @@ def _method_block(name: str, constructor: Any, extra: dict[str, Any] | None = No
 @cache
 def table_block(kind: Kind, name: str) -> type[Block]:
     """The block of one optimiser, learning-rate schedule or weight schedule."""
-    return _method_block(name, TABLES[kind][name])
+    return method_block(name, TABLES[kind][name])
 
 
 def one_method(value: Any, kind: Kind) -> dict[str, Any]:
@@ -119,7 +123,7 @@ def objective_block(method: str) -> type[Block]:
         return create_model("auto_block", __base__=Block, __doc__="The task's default terms.")
     if method.startswith("live:"):
         return create_model("live_block", __base__=Block, __doc__="An objective handed over as an object.", **OBJECTIVE_KEYS)
-    return _method_block(method, objectives.get(method), OBJECTIVE_KEYS)
+    return method_block(method, objectives.get(method), OBJECTIVE_KEYS)
 
 
 def parse_objective(item: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from transfuse.errors import RecipeError
 from transfuse.recipe.forms import entry_names, method_of, open_up
 from transfuse.recipe.reading import Document, Key, read_value
 
-_METHODS = ("optimizer", "schedule", "weight")  # blocks that name one method: setting another one replaces it
-_SOURCES = (("data",), ("source",), ("target",), ("student",))  # where text is short for {source: text}
+_METHODS = ("optimizer", "schedule", "weight", "head")  # blocks that name one method: setting another one replaces it
+_SOURCES = (("data",), ("source",), ("target",), ("student",), ("model",))  # where text is short for {source: text}
 _EXAMPLE = "for example: train.epochs=10"
 
 
@@ -84,7 +84,7 @@ def _inner(block: dict[str, Any], part: str, key: Key, text: str) -> dict[str, A
     if isinstance(value, str):
         if part in _METHODS:
             block[part] = {value: {}}
-        elif key in _SOURCES or (len(key) == 2 and key[0] == "teachers"):
+        elif key in _SOURCES or (len(key) == 2 and key[0] in ("teachers", "sources", "models")):
             block[part] = {"source": value}
     if not isinstance(block[part], dict):
         name = ".".join(map(str, key)).replace("teachers.teacher", "teacher")

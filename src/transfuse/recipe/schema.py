@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -17,41 +18,61 @@ PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_len
 MOST_SEEDS = 1000
 
 
-class Recipe(Block):
-    """What every job's recipe has."""
+class ValidateBlock(Block):
+    folds: Annotated[int, Field(ge=2)] = 5
+    """into how many parts the training samples are dealt, stratified; each is held out once"""
 
-    written: ClassVar[dict[str, str]] = {}
-    """recipe key -> the lines that `transfuse new` writes for it, where a comment with the default would not do"""
 
-    short_keys: ClassVar[dict[str, str]] = {}
-    """short key -> what it is short for"""
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", 'Field name "validate"')  # see there
 
-    data_keys: ClassVar[tuple[str, ...]] = ("data",)
-    """keys whose value is a data source"""
+    class Recipe(Block):
+        """What every job's recipe has."""
 
-    grows_from: ClassVar[str | None] = None
-    """the job whose recipes this one's verb takes too, with more keys from the command line"""
+        written: ClassVar[dict[str, str]] = {}
+        """recipe key -> the lines that `transfuse new` writes for it, where a comment with the default would not do"""
 
-    job: Any
-    seed: Seed = 0
-    """of initialisation, order and dropout"""
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | Annotated[list[Seed], Field(min_length=1)] | None = None
-    """run the whole job once for each seed and sum up: a number (seed, seed + 1, ...) or a list"""
-    out: str | None = None
-    """the run folder; null: runs/JOB-DATE-TIME"""
+        short_keys: ClassVar[dict[str, str]] = {}
+        """short key -> what it is short for"""
 
-    @field_validator("seeds")
-    @classmethod
-    def _no_seed_twice(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(set(value)) < len(value):
-            raise ValueError("a seed is there twice, and would give the same run twice")
-        return value
+        data_keys: ClassVar[tuple[str, ...]] = ("data",)
+        """keys whose value is a data source"""
 
-    def seed_list(self) -> list[int]:
-        """The seeds of a job that is run several times; empty for a single run."""
-        if isinstance(self.seeds, list):
-            return self.seeds
-        return list(range(self.seed, self.seed + (self.seeds or 0)))
+        grows_from: ClassVar[str | None] = None
+        """the job whose recipes this one's verb takes too, with more keys from the command line"""
+
+        folded: ClassVar[str | None] = None
+        """the key of the data that `validate` makes folds of; None: the job has no use for folds"""
+
+        job: Any
+        seed: Seed = 0
+        """of initialisation, order and dropout"""
+        seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | Annotated[list[Seed], Field(min_length=1)] | None = None
+        """run the whole job once for each seed and sum up: a number (seed, seed + 1, ...) or a list"""
+        validate: ValidateBlock | None = None  # pyright: ignore  pydantic's method of this name is deprecated, and nobody calls it
+        """{folds: 5}: run the whole job on each of five folds of the training part and sum up, then once more on all of it"""
+        out: str | None = None
+        """the run folder; null: runs/JOB-DATE-TIME"""
+
+        @field_validator("seeds")
+        @classmethod
+        def _no_seed_twice(cls, value: Any) -> Any:
+            if isinstance(value, list) and len(set(value)) < len(value):
+                raise ValueError("a seed is there twice, and would give the same run twice")
+            return value
+
+        @field_validator("validate")
+        @classmethod
+        def _folds_of_something(cls, value: Any) -> Any:
+            if value is not None and cls.folded is None:
+                raise ValueError("this job can't be run on folds: jobs that train on one labelled set can, such as distill and extract")
+            return value
+
+        def seed_list(self) -> list[int]:
+            """The seeds of a job that is run several times; empty for a single run."""
+            if isinstance(self.seeds, list):
+                return self.seeds
+            return list(range(self.seed, self.seed + (self.seeds or 0)))
 
 
 def objective_list(value: Any) -> Any:
@@ -122,6 +143,7 @@ class TaughtRecipe(Recipe):
 class DistillRecipe(TaughtRecipe):
     """A teacher (or several) teaches a student."""
 
+    folded: ClassVar[str | None] = "data"
     written: ClassVar[dict[str, str]] = {
         "job": "job: distill",
         "data.source": "  source: bundled:digits",

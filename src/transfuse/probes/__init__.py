@@ -14,9 +14,9 @@ from transfuse.core.registry import Registry
 from transfuse.errors import RecipeError
 
 if TYPE_CHECKING:
-    from transfuse.heads.problem import HeadCard
+    from transfuse.probes.problem import HeadCard
 
-registry = Registry("transfuse.heads", "head", RecipeError, skip=("problem", "preparation", "choice", "assembly"), nested=False)
+registry = Registry("transfuse.probes", "head", RecipeError, skip=("problem", "preparation", "choice", "assembly"), nested=False)
 
 
 def names() -> list[str]:

@@ -11,8 +11,8 @@ from annotated_types import Ge, Gt, MinLen
 from torch import nn
 
 from transfuse.core.seeds import derive
-from transfuse.heads._descent import descend
-from transfuse.heads.problem import HeadCard, Problem
+from transfuse.probes._descent import descend
+from transfuse.probes.problem import HeadCard, Problem
 
 CARD = HeadCard(
     title="Multilayer perceptron",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import TaskName
 from transfuse.core.seeds import generator
-from transfuse.heads.problem import Problem
+from transfuse.probes.problem import Problem
 
 
 def label_loss(outputs: Tensor, labels: Tensor, task: TaskName) -> Tensor:

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import nn
 
 from transfuse.core.predictors import NearestNeighbours
-from transfuse.heads.problem import HeadCard, Problem
+from transfuse.probes.problem import HeadCard, Problem
 
 CARD = HeadCard(
     title="k nearest neighbours",

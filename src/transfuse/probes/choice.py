@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from transfuse.heads.assembly import fitted_factor, outputs_of, sharpened
-from transfuse.heads.preparation import Preparation, fit_preparation
-from transfuse.heads.problem import Head, HeadCard, Problem, settings
+from transfuse.probes.assembly import fitted_factor, outputs_of, sharpened
+from transfuse.probes.preparation import Preparation, fit_preparation
+from transfuse.probes.problem import Head, HeadCard, Problem, settings
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 """(outputs, labels) -> a metric."""

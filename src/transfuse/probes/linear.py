@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 from torch import nn
 
-from transfuse.heads._descent import newton_like
-from transfuse.heads.problem import HeadCard, Problem
+from transfuse.probes._descent import newton_like
+from transfuse.probes.problem import HeadCard, Problem
 
 CARD = HeadCard(
     title="Linear layer (linear probe)",

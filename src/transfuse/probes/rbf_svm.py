@@ -11,7 +11,7 @@ from annotated_types import Gt
 from torch import nn
 
 from transfuse.core.predictors import KernelMachine
-from transfuse.heads.problem import HeadCard, Problem
+from transfuse.probes.problem import HeadCard, Problem
 
 CARD = HeadCard(
     title="Support vector machine with a Gaussian kernel",

@@ -10,7 +10,7 @@ from torch import nn
 
 from transfuse.core.predictors import Scaled
 from transfuse.errors import DataError
-from transfuse.heads._linear import layer_of
+from transfuse.probes._linear import layer_of
 
 _BATCH = 4096  # rows prepared at once
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transfuse.core.predictors import KernelMachine
-from transfuse.heads.preparation import Preparation
+from transfuse.probes.preparation import Preparation
 
 
 def ending(preparation: Preparation, head: nn.Module) -> list[nn.Module]:

@@ -9,8 +9,8 @@ import numpy as np
 from annotated_types import Ge, Gt
 from torch import nn
 
-from transfuse.heads._linear import class_rows, layer_of
-from transfuse.heads.problem import HeadCard, Problem
+from transfuse.probes._linear import class_rows, layer_of
+from transfuse.probes.problem import HeadCard, Problem
 
 CARD = HeadCard(
     title="Linear support vector machine",
