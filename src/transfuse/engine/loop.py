@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.core import ranks, seeds
+from transfuse.core.policy import Rate
 from transfuse.core.protocols import Evaluate, Listener, Stepper
 from transfuse.core.types import Batch, Progress, Term
 from transfuse.engine import parallel
@@ -60,7 +61,8 @@ class Loop:
         self.listen = listen or (lambda progress: None)
         self.module = stepper.trained()
         self.student: nn.Module = self.module.get_submodule("student")
-        self.optimizer = build_optimizer(self.module, *settings.optimizer)
+        self.rates: Sequence[Rate] = getattr(stepper, "rates", ())
+        self.optimizer = build_optimizer(self.module, *settings.optimizer, self.rates)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = Ema(self.student, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
@@ -71,6 +73,7 @@ class Loop:
         unused = len(stepper.phases()) > 1 or getattr(stepper, "partial", bool)()
         self.called, notes = parallel.wrap(self.module, loader.device, unused)
         self.combine = getattr(stepper, "combine", None)
+        self.begin_step = getattr(stepper, "begin_step", None)
         self.notes += notes
 
     def fit(self) -> Outcome:
@@ -132,6 +135,8 @@ class Loop:
 
     def _update(self, batch: Batch) -> Tensor:
         """One update per phase; the values behind `names`, see `over_phases`."""
+        if self.begin_step is not None:
+            self.begin_step(self.progress)
         totals = self._totals(batch)
         rows: list[tuple[list[str], Tensor]] = []
         for phase in self.stepper.phases():
@@ -199,7 +204,7 @@ class Loop:
                 nn.utils.clip_grad_norm_([parameter for module in group for parameter in module.parameters()], self.settings.clip)
         factor = SCHEDULES[self.settings.schedule[0]](self._share(self.state.step + 0.5), **self.settings.schedule[1])
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = base * factor
+            group["lr"] = base * factor * (self.rates[group["rate"]].factor(self.progress) if group.get("rate", -1) >= 0 else 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -226,7 +231,7 @@ class Loop:
             loss = values.pop("loss")
             line = {"step": self.state.step, "epoch": self.epoch, "loss": loss, "terms": values}
             if ranks.rank() == 0:
-                self.track.write("train", {**line, "lr": self.optimizer.param_groups[0]["lr"]})
+                self.track.write("train", {**line, "lr": max(group["lr"] for group in self.optimizer.param_groups)})
             self._tell({"loss": loss})
 
     def _check(self) -> None:
@@ -267,10 +272,18 @@ class Loop:
                 self.state.best_weights = {name: entry.detach().clone() for name, entry in network.state_dict().items()}
         else:
             self.state.evaluations_since_best += 1
+        if self.settings.snapshots:
+            self._remember(network, sign * value)
         if ranks.rank() == 0:
             self.track.write("val", {"step": self.state.step, "epoch": self.epoch, "metrics": metrics})
         self._tell(metrics)
         self._stop_by_metric(value)
+
+    def _remember(self, network: nn.Module, goodness: float) -> None:
+        """Keeps the best few of the validated weights, for averages over one run."""
+        weights = {name: entry.detach().clone() for name, entry in network.state_dict().items()}
+        kept = [*self.state.snapshots, {"step": self.state.step, "goodness": goodness, "weights": weights}]
+        self.state.snapshots = sorted(kept, key=lambda found: -found["goodness"])[: self.settings.snapshots]
 
     def _stop_by_metric(self, value: float) -> None:
         at, patience = self.settings.stop_at, self.settings.patience
@@ -292,7 +305,7 @@ class Loop:
             self.student.load_state_dict(self.ema.module.state_dict())
         self.student.eval()
         state = self.state
-        return Outcome(state.step, state.seconds, state.stopped, state.best_step, state.best, self.notes)
+        return Outcome(state.step, state.seconds, state.stopped, state.best_step, state.best, self.notes, state.snapshots)
 
     # keeping and finding the state
 

@@ -1,11 +1,13 @@
 """Optimisers by name. A function's signature is its recipe block."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import nn
+
+from transfuse.core.policy import Rate
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -51,15 +53,22 @@ def sgd(
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices and kernels, which decay, and vectors (biases, normalisation), which don't."""
+def parameter_groups(module: nn.Module, rates: Sequence[Rate] = ()) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: matrices and kernels, which decay, and vectors (biases, normalisation), which don't.
+
+    With rates there are two for each rate, and two for what is in none; a group's "rate" is the place of its rate, -1 for none.
+    """
+    owner = {id(parameter): place for place, rate in enumerate(rates) for parameter in rate.parameters}
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
-    plain = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = []
+    for place in (*range(len(rates)), -1):
+        own = [parameter for parameter in trainable if owner.get(id(parameter), -1) == place]
+        rated = {"rate": place} if rates else {}
+        groups.append({"params": [parameter for parameter in own if parameter.ndim > 1], **rated})
+        groups.append({"params": [parameter for parameter in own if parameter.ndim <= 1], "weight_decay": 0.0, **rated})
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(module: nn.Module, name: str, settings: dict[str, Any]) -> torch.optim.Optimizer:
+def build_optimizer(module: nn.Module, name: str, settings: dict[str, Any], rates: Sequence[Rate] = ()) -> torch.optim.Optimizer:
     """The named optimiser over all trainable parameters of a module."""
-    return OPTIMIZERS[name](parameter_groups(module), **settings)
+    return OPTIMIZERS[name](parameter_groups(module, rates), **settings)

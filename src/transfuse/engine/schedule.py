@@ -63,7 +63,22 @@ def step(progress: float, at: list[float] | None = None, factor: Factor = 0.1, w
     return _warm(progress, warmup) * factor ** sum(progress >= milestone for milestone in milestones)
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle, "step": step}
+def exponential(progress: float, start: Factor = 1e-6) -> float:
+    """Rises by the same factor in each step, from start to 1: a learning-rate range test (Smith, 2017).
+
+    Args:
+        start: factor at the beginning.
+    """
+    return start ** (1 - progress)
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "step": step,
+    "exponential": exponential,
+}
 
 
 def linear_weight(progress: float, start: NotNegative = 0.0, end: NotNegative = 1.0, begin: Part = 0.0, until: Part = 1.0) -> float:

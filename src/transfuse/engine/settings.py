@@ -30,6 +30,7 @@ class Settings:
     patience: int | None = None
     minutes: float | None = None
     allow_batch_split: bool = False
+    snapshots: int = 0  # how many of the best validated weights are kept beside the chosen ones
 
 
 @dataclass
@@ -45,6 +46,7 @@ class State:
     evaluations_since_best: int = 0
     stopped: str = ""
     pending: list[list[float]] = field(default_factory=list)  # term values since the last line of the log
+    snapshots: list[dict[str, Any]] = field(default_factory=list)  # {"step", "goodness", "weights"}, best first
 
 
 @dataclass
@@ -57,3 +59,4 @@ class Outcome:
     best_step: int
     best: float | None
     notes: list[str]
+    snapshots: list[dict[str, Any]] = field(default_factory=list)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.core import ranks
-from transfuse.core.protocols import Evaluate, Teacher, Views
+from transfuse.core.protocols import Evaluate, Stepper, Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, Operation, RandAugment, ResizedCrop, Rotation
 from transfuse.engine.checkpoint import Checkpoints
@@ -48,6 +48,8 @@ class Lesson:
             validated, averaged or stopped.
         begin: the step at which the stage begins.
         end: the step at which it ends; None: at the end of the training.
+        pace: puts a policy around the stepper: what is frozen, what learns more slowly.
+        snapshots: how many of the best validated weights the outcome holds.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Lesson:
     stage: str = ""
     begin: int = 0
     end: int | None = None
+    pace: Callable[[Stepper], Stepper] | None = None
+    snapshots: int = 0
 
     @property
     def run(self) -> str:
@@ -92,8 +96,9 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     ).to(context.device)
     metric = train.stop.metric or metrics.primary(data.task)[0]
     apart = train.gradients == "pcgrad" and len(lesson.objectives) > 1
+    followed: Stepper = PerTermGradients(stepper) if apart else stepper
     loop = Loop(
-        PerTermGradients(stepper) if apart else stepper,
+        lesson.pace(followed) if lesson.pace is not None else followed,
         loader,
         in_stage(settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)), lesson),
         evaluate=None if lesson.stage else validator(model, data, context.device, metric, lesson.name),
@@ -154,7 +159,7 @@ def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher:
 def in_stage(settings: Settings, lesson: Lesson) -> Settings:
     """A stage's own settings: where it begins and ends, and that only the last one chooses, averages and stops by a metric."""
     if not lesson.stage:
-        return replace(settings, first=lesson.begin)
+        return replace(settings, first=lesson.begin, snapshots=lesson.snapshots)
     steps = settings.steps if lesson.end is None else lesson.end
     return replace(settings, first=lesson.begin, steps=steps, select="last", ema=None, stop_at=None, patience=None)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from transfuse.core.types import Model, ModelRequest
 
-_NOT_SOURCES = ("classes", "live", "rebuild", "saving", "surgery", "weights")
+_NOT_SOURCES = ("classes", "groups", "live", "rebuild", "saving", "surgery", "weights")
 registry = Registry("transfuse.models", "model source", ModelError, skip=_NOT_SOURCES, nested=False)
 
 
