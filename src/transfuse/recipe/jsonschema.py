@@ -36,14 +36,18 @@ def build(job: str) -> Schema:
         for key in definition.get("properties", {}):
             if key in ("max_bytes", "bytes"):
                 _replace(definition["properties"], key, _nullable(_BYTES) if key == "bytes" else _BYTES)
-    _replace(definitions["CacheBlock"]["properties"], "features", {"anyOf": [{"const": 0}, *_BYTES["anyOf"]]})
-    train = definitions["TrainBlock"]["properties"]
-    for kind in ("optimizer", "schedule"):
-        _replace(train, kind, _one_of(kind, definitions))
+    if "CacheBlock" in definitions:
+        _replace(definitions["CacheBlock"]["properties"], "features", {"anyOf": [{"const": 0}, *_BYTES["anyOf"]]})
+    if "TrainBlock" in definitions:
+        for kind in ("optimizer", "schedule"):
+            _replace(definitions["TrainBlock"]["properties"], kind, _one_of(kind, definitions))
     properties = schema["properties"]
-    _replace(properties, "objectives", _objectives(definitions))
+    if "objectives" in properties:
+        _replace(properties, "objectives", _objectives(definitions))
     for key, about in RECIPES[job].short_keys.items():
-        properties[key] = {**properties[f"{key}s"]["additionalProperties"], "description": about}
+        several = properties[f"{key}s"]
+        block = several.get("additionalProperties") or next(iter(several["patternProperties"].values()))
+        properties[key] = {**block, "description": about}
         schema["not"] = {"required": [key, f"{key}s"]}
     schema["required"] = sorted({"job", *schema.get("required", [])})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"transfuse {job}", **schema}
@@ -64,14 +68,20 @@ def _sources(schema: Schema, data_keys: tuple[str, ...]) -> None:
 
     def text_or(reference: Schema) -> Schema:
         about = {name: reference[name] for name in ("description", "default") if name in reference}
-        return {"anyOf": [{"type": "string"}, {"$ref": reference["$ref"]}], **about}
+        blocks = reference["anyOf"] if "anyOf" in reference else [{"$ref": reference["$ref"]}]  # of one that may be null
+        return {"anyOf": [{"type": "string"}, *blocks], **about}
 
     for key in (*data_keys, "student"):
         if key in schema["properties"]:
             schema["properties"][key] = text_or(schema["properties"][key])
-    if "teachers" in schema["properties"]:
-        teachers = schema["properties"]["teachers"]
-        teachers["additionalProperties"] = text_or(teachers["additionalProperties"])
+    for key in ("teachers", "models", "sources"):
+        if key in schema["properties"]:
+            named = schema["properties"][key]
+            values = "additionalProperties" if "additionalProperties" in named else "patternProperties"
+            if values == "additionalProperties":
+                named[values] = text_or(named[values])
+            else:
+                named[values] = {pattern: text_or(block) for pattern, block in named[values].items()}
     if "assistants" in schema["properties"]:
         assistants = schema["properties"]["assistants"]
         assistants["items"] = text_or(assistants["items"])
