@@ -1,0 +1,92 @@
+"""Greedy soup: fine-tuned networks are added to a mean one after the other, each if validation gets no worse."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from transfuse.core.taps import unwrapped
+from transfuse.fusion.repair import reset_statistics
+from transfuse.fusion.states import State
+from transfuse.fusion.types import Calibration, MergeCard, Merged, Parent, Repair
+from transfuse.fusion.weights._assembly import finished, opened
+from transfuse.fusion.weights.mean import mean
+
+CARD = MergeCard(
+    title="Greedy soup",
+    paper="Wortsman et al., 2022, ICML",
+    link="https://arxiv.org/abs/2203.05482",
+    needs=("same_shapes", "shared_origin", "inputs", "evaluate"),
+    cost="two evaluations on validation data per source",
+)
+
+
+def greedy_soup(
+    states: Sequence[State],
+    evaluate: Callable[[State], float],
+    scores: Sequence[float] | None = None,
+    base: State | None = None,
+) -> tuple[dict[str, Tensor], list[int], float]:
+    """Recipe 1 of the paper: sources in falling order of their validation figure; each is kept if the mean of all kept is at least as good.
+
+    Args:
+        states: of networks trained from the same weights.
+        evaluate: a state dict -> its figure on validation, higher is better.
+        scores: of each source alone, where known.
+        base: not looked at.
+
+    Returns:
+        The mean of those kept, their positions in the order in which they were added, and its figure on validation.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    known = [evaluate(state) for state in states] if scores is None else list(scores)
+    order = sorted(range(len(states)), key=lambda number: -known[number])
+    kept = order[:1]
+    best, soup = known[order[0]], mean([states[order[0]]])
+    for number in order[1:]:
+        tried = mean([states[one] for one in [*kept, number]])
+        score = evaluate(tried)
+        if score >= best:
+            kept, best, soup = [*kept, number], score, tried
+    return soup, kept, best
+
+
+class GreedySoup:
+    """The mean of those sources that don't make each other worse.
+
+    A candidate is evaluated with its BatchNorm statistics re-estimated. So are the sources alone, unless their figures are given.
+
+    Args:
+        repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
+        check_origin: refuse networks that were not trained from the same weights.
+    """
+
+    def __init__(self, repair: Repair = "auto", check_origin: bool = True):
+        self.repair: Repair = repair
+        self.check_origin = check_origin
+
+    def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
+        opening = opened(CARD, sources, calibration, base, self.check_origin)
+        judge = opening.data.evaluate
+        assert judge is not None
+        trial = copy.deepcopy(unwrapped(sources[0].module))
+
+        def evaluate(state: State) -> float:
+            trial.load_state_dict(dict(state))
+            if self.repair != "none":
+                reset_statistics(trial, opening.inputs())
+            return judge(trial)
+
+        scores = [judge(source.module) if source.score is None else source.score for source in sources]
+        state, kept, score = greedy_soup(opening.states, evaluate, scores)
+        names = [sources[number].name for number in kept]
+        figures = {"kept": names, "validation": score, "alone": dict(zip([one.name for one in sources], scores, strict=True))}
+        if len(kept) == 1:  # the best source as it is: nothing was merged, so nothing has to be put right
+            opening.notes.append(f"no other source makes '{names[0]}' better on validation, so it is kept alone")
+            return finished(opening, opening.states[kept[0]], "none", figures=figures)
+        opening.notes.append(f"kept {len(kept)} of {len(sources)}: {', '.join(names)}")
+        return finished(opening, state, self.repair, figures=figures)
