@@ -1,7 +1,7 @@
 """transfuse moves what trained neural networks know into the network that you will ship.
 
-`transfuse.distill(...)` runs a distillation, `transfuse.adapt(...)` an adaptation to another domain, `transfuse.resume(path)` goes on with
-a run, `transfuse.load(source)` opens a network.
+`transfuse.distill(...)` runs a distillation, `transfuse.adapt(...)` an adaptation to another domain, `transfuse.fuse(...)` a fusion of
+several models, `transfuse.resume(path)` goes on with a run, `transfuse.load(source)` opens a network.
 Importing transfuse imports no torch: everything here is found on first use.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, load, resume, sweep
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, fuse, load, resume, sweep
     from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "data",
     "distill",
     "errors",
+    "fuse",
     "load",
     "models",
     "objectives",
@@ -38,6 +39,7 @@ _LAZY = {
     "assistants": "transfuse.jobs.api",
     "born_again": "transfuse.jobs.api",
     "distill": "transfuse.jobs.api",
+    "fuse": "transfuse.jobs.api",
     "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",
     "sweep": "transfuse.jobs.api",

@@ -15,7 +15,7 @@ FOLDS = 5
 
 
 class Fitted(Protocol):
-    """A rule: see `fusion.outputs._rule.OutputRule`."""
+    """A rule: see `fusion.output_rule.OutputRule`."""
 
     def fit(self, outputs: Tensor, labels: Tensor) -> None: ...
 

@@ -167,6 +167,44 @@ def adapt(
     return runner_of(validated).run(validated, reporter, None, live)
 
 
+def fuse(
+    data: Any,
+    sources: Mapping[str, str | nn.Module | Mapping[str, Any]],
+    how: Any = "auto",
+    student: str | nn.Module | Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """Several trained models become one.
+
+    Args:
+        data: as in `distill`; weights are fitted and ways are chosen on its validation part.
+        sources: name -> a source string, a module, or a recipe block, as in `distill`.
+        how: a way such as "weighted" or {"outputs.gate": {"penalty": 0.01}}, a list of ways, or "auto".
+        student: a smaller network that learns from what was fused.
+        train: of the student: {"epochs": 30, ...}.
+        out: the run folder.
+        reporter: who is told what goes on; None: nobody.
+        recipe: any other key of the recipe: seed, objectives, missing, select_by, augment, control, cache, budget.
+
+    Returns:
+        The run; `.student` is what is shipped, one module whatever it is made of, `.summary["fusion"]` what was tried.
+
+    Raises:
+        TransfuseError: what was given has to change; says what, where and how.
+    """
+    live = Live()
+    values: dict[str, Any] = {"job": "fuse", **recipe, "how": how}
+    values["data"], live.data = _data(data)
+    values["sources"] = {name: _model(source, live, name) for name, source in sources.items()}
+    if student is not None:
+        values["student"] = _model(student, live, None)
+    validated = _validated(values, recipe.get("objectives", "auto"), train, out, live)
+    return runner_of(validated).run(validated, reporter, None, live)
+
+
 def resume(
     path: str | Path,
     data: Any = None,
@@ -182,7 +220,7 @@ def resume(
     Args:
         path: its folder.
         data, student, teacher, teachers: the live objects that it was started with; data of an adaptation as
-            {"source": ..., "target": ...}.
+            {"source": ..., "target": ...}, sources of a fusion as teachers.
         objectives: live objectives, by their names in recipe.resolved.yaml.
         reporter: who is told.
         peers: live peers, by name.

@@ -12,6 +12,7 @@ from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
 
@@ -33,7 +34,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     recipe = load(context.rundir.resolved)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe)) else []
+    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe, FuseRecipe)) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
@@ -54,16 +55,19 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def missing_live(recipe: TaughtRecipe | AdaptRecipe, live: Live) -> list[str]:
+def missing_live(recipe: TaughtRecipe | AdaptRecipe | FuseRecipe, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
     missing = missing_data(recipe, live)
-    if recipe.student.source.startswith("live") and live.student is None:
+    if recipe.student is not None and recipe.student.source.startswith("live") and live.student is None:
         missing.append("student")
     missing += [
         name if name == "teacher" else f"teachers.{name}"
         for name, block in getattr(recipe, "teachers", {}).items()
         if block.source.startswith("live") and name not in live.teachers
     ]
+    if isinstance(recipe, FuseRecipe):
+        taught = [name for name, block in recipe.sources.items() if block.source.startswith("live") and name not in live.teachers]
+        missing += [f"teachers.{name}" for name in taught]
     peers = getattr(recipe, "peers", {})
     missing += [f"peers.{name}" for name, block in peers.items() if block.source.startswith("live") and name not in live.peers]
     blocks = recipe.objectives if isinstance(recipe.objectives, list) else []
@@ -72,7 +76,7 @@ def missing_live(recipe: TaughtRecipe | AdaptRecipe, live: Live) -> list[str]:
     return missing
 
 
-def missing_data(recipe: TaughtRecipe | AdaptRecipe, live: Live) -> list[str]:
+def missing_data(recipe: TaughtRecipe | AdaptRecipe | FuseRecipe, live: Live) -> list[str]:
     """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
     if isinstance(recipe, AdaptRecipe):
         given = live.data if isinstance(live.data, dict) else {}

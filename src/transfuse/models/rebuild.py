@@ -25,7 +25,7 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     Raises:
         ModelError: unknown architecture, or weights that don't fit it.
     """
-    if architecture.split(":")[0] not in ("builtin", "timm", "torchvision") and ":" in architecture:
+    if architecture.split(":")[0] not in ("builtin", "timm", "torchvision", "ensemble", "fused") and ":" in architecture:
         raise ModelError(f"{architecture} can't be rebuilt from its name", where, "architecture: builtin:…, timm:… or torchvision:…")
     wanted = request.outputs
     options = dict(request.options)
@@ -46,6 +46,9 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     model.pretrained = True
     outputs = model.options["outputs"]
     if wanted is not None and wanted != outputs:
+        if architecture.startswith("ensemble:"):
+            fix = "distil it into a network of its own first, or name outputs with classes: {name: output number, ...}"
+            raise ModelError(f"an ensemble keeps its {outputs} outputs, {wanted} were asked for", where, fix)
         replace_head(model.network, wanted, request.seed)
         model.fresh = head_parameters(model.network)
         model.options["outputs"] = wanted

@@ -1,4 +1,4 @@
-"""A network that an earlier job left in its run folder: `run:PATH`, `run:PATH#teacher`, `run:PATH#control`, `run:PATH#peer:NAME`."""
+"""A network that an earlier job left in its run folder: `run:PATH`, or `run:PATH#teacher`, `#control`, `#fused`, `#peer:NAME`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import file
 
-PARTS = {"student": "student.safetensors", "teacher": "teacher.safetensors", "control": "control/student.safetensors"}
+PARTS = {
+    "student": "student.safetensors",
+    "teacher": "teacher.safetensors",
+    "control": "control/student.safetensors",
+    "fused": "fused.safetensors",  # what a fusion made before it was distilled into the student
+}
 PEER = "peer:"  # and its name: a network that learnt beside the student
 
 

@@ -96,6 +96,9 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
     listed = getattr(recipe, "objectives", None)
     if isinstance(listed, list):
         values["objectives"] = [block.entry() if isinstance(block, ObjectiveBlock) else block for block in listed]
+    ways = getattr(recipe, "how", None)
+    if isinstance(ways, list):
+        values["how"] = [way.entry() for way in ways]
     return values
 
 

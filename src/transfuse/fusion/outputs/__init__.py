@@ -1,7 +1,7 @@
 """Rules on outputs: one file = one pure function on what the sources say, one thin class and one CARD.
 
 `get("weighted")` gives the class, `names()` lists all. A rule is made in three steps: its constructor takes plain values, `fit` looks at
-labelled outputs, `fuse` makes one answer of several. See `OutputRule` in `_rule.py`.
+labelled outputs, `fuse` makes one answer of several. See `fusion.output_rule.OutputRule`.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from transfuse.core.card import Card, TaskName
 from transfuse.core.numerics import log_softmax_at
-from transfuse.fusion.outputs._rule import OutputRule, Outputs, of_label
+from transfuse.fusion.output_rule import OutputRule, Outputs, of_label
 
 CARD = Card(
     title="Gate (mixture of experts over finished sources)",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transfuse.core.card import Card, TaskName
-from transfuse.fusion.outputs._rule import OutputRule, Outputs, as_answer, log_probabilities
+from transfuse.fusion.output_rule import OutputRule, Outputs, as_answer, log_probabilities
 
 CARD = Card(
     title="Mean of probabilities (deep ensemble)",

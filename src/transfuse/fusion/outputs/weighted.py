@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transfuse.core.card import Card, TaskName
-from transfuse.fusion.outputs._rule import OutputRule, Outputs, as_answer, log_probabilities, of_label
+from transfuse.fusion.output_rule import OutputRule, Outputs, as_answer, log_probabilities, of_label
 
 CARD = Card(
     title="Weighted mean of probabilities (linear opinion pool, convex NLL)",

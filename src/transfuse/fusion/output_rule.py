@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import TaskName
 from transfuse.core.numerics import at_least_fp32, log_bernoulli_at, log_softmax_at
-from transfuse.fusion.outputs._temperature import fit_temperatures
+from transfuse.fusion.temperature import fit_temperatures
 
 Outputs = Float[Tensor, "sources samples outputs"]
 

@@ -1,0 +1,70 @@
+"""Ways to fuse by name: which room a rule lives in, and its settings, checked against its constructor."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from transfuse.core.registry import did_you_mean
+from transfuse.fusion import features, outputs, weights
+from transfuse.recipe.forms import method_of
+from transfuse.recipe.methods import Block, method_block
+from transfuse.recipe.problems import problem, raise_all, under
+
+ROOMS: dict[str, ModuleType] = {"outputs": outputs, "features": features, "weights": weights}
+SINGLE = "single"
+"""no fusion at all: the source that is best on validation"""
+TRAINED = ("distill", "amalgamate")
+"""ways that train the recipe's student"""
+_GIVEN_BY_THE_JOB = ("task",)
+
+
+def names() -> list[str]:
+    """All ways, by the names that resolved recipes give them."""
+    return [SINGLE, *(f"{room}.{name}" for room, module in ROOMS.items() for name in module.names()), *TRAINED]
+
+
+def full_name(name: str) -> str | None:
+    """`weighted` -> outputs.weighted: of several rooms that have it the first of outputs, features, weights; None for an unknown one."""
+    known = names()
+    if name in known:
+        return name
+    return next((f"{room}.{name}" for room in ROOMS if f"{room}.{name}" in known), None)
+
+
+@cache
+def way_block(name: str) -> type[Block]:
+    """The recipe block of one way, by its full name."""
+    room, _, rule = name.partition(".")
+    if name in (SINGLE, *TRAINED):
+        return Block
+    return method_block(name.replace(".", "_"), ROOMS[room].get(rule), leave_out=_GIVEN_BY_THE_JOB)
+
+
+def parse_way(item: Any) -> dict[str, Any]:
+    """`weighted`, `{gate: {penalty: 0.01}}` or a WayBlock's dump -> the arguments of a WayBlock.
+
+    Raises:
+        pydantic.ValidationError: not a way, unknown, unknown key or wrong value; places are relative to the item.
+    """
+    if isinstance(item, dict) and item.keys() == {"name", "parameters"}:
+        item = {item["name"]: item["parameters"]}
+    elif hasattr(item, "entry"):
+        item = item.entry()
+    given = method_of(item)
+    if given is None:
+        raise_all("how", [problem((), "a way is a name, or one name with its settings: {gate: {penalty: 0.01}}", item)])
+    name = full_name(str(given))
+    if name is None:
+        short = {known.rpartition(".")[2] for known in names()}
+        text = f"unknown way '{given}'{did_you_mean(str(given), [*names(), *short]) or '; known: ' + ', '.join(names())}"
+        raise_all("how", [problem((), text, item)])
+    assert name is not None
+    settings = item[given] if isinstance(item, dict) else None
+    try:
+        return {"name": name, "parameters": way_block(name).model_validate({} if settings is None else settings).model_dump()}
+    except ValidationError as error:
+        raise ValidationError.from_exception_data("how", under((str(given),), error)) from None
