@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, fuse, load, resume, sweep
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, fuse, load, resume, sweep
     from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "data",
     "distill",
     "errors",
+    "extract",
     "fuse",
     "load",
     "models",
@@ -39,6 +40,7 @@ _LAZY = {
     "assistants": "transfuse.jobs.api",
     "born_again": "transfuse.jobs.api",
     "distill": "transfuse.jobs.api",
+    "extract": "transfuse.jobs.api",
     "fuse": "transfuse.jobs.api",
     "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",

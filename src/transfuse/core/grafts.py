@@ -31,6 +31,7 @@ _TOLD: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Dropout: ("p",),
     MultiTapHead: ("taps", "widths", "axes", "out_features", "spatial"),
     nn.Flatten: ("start_dim", "end_dim"),
+    nn.Unflatten: ("dim", "unflattened_size"),
     Gathered: ("taps", "axes"),
     Scaled: ("width",),
     NearestNeighbours: ("samples", "width", "outputs", "neighbours", "classes"),

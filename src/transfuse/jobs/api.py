@@ -205,6 +205,42 @@ def fuse(
     return runner_of(validated).run(validated, reporter, None, live)
 
 
+def extract(
+    data: Any,
+    model: str | nn.Module | Mapping[str, Any],
+    head: str | Mapping[str, Any] = "logistic",
+    taps: str | Sequence[str] | None = None,
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A head is fitted to the features of a frozen, pretrained network, which are computed once.
+
+    Args:
+        data: as in `distill`.
+        model: the network: a source string, a module, or a recipe block, as in `distill`.
+        head: logistic, linear_svm, rbf_svm, knn, ridge, random_forest, linear or mlp; with settings {"logistic": {"penalty": [10, 1]}}.
+        taps: module path(s) of the features; None: what the last layer is given.
+        train: how a control is trained from scratch.
+        out: the run folder.
+        reporter: who is told what goes on; None: nobody.
+        recipe: any other key of the recipe: seed, standardise, components, choose, augment, map, control, cache, budget, validate.
+
+    Returns:
+        The run; `.student` is network and head as one module, `.summary["extract"]` says how the head was chosen.
+
+    Raises:
+        TransfuseError: what was given has to change; says what, where and how.
+    """
+    live = Live()
+    values: dict[str, Any] = {"job": "extract", **recipe, "model": _model(model, live, None), "head": head, "taps": taps}
+    values["data"], live.data = _data(data)
+    values |= {key: value for key, value in (("train", train), ("out", None if out is None else str(out))) if value is not None}
+    validated = from_values(values)
+    return runner_of(validated).run(validated, reporter, None, live)
+
+
 def resume(
     path: str | Path,
     data: Any = None,
@@ -219,8 +255,8 @@ def resume(
 
     Args:
         path: its folder.
-        data, student, teacher, teachers: the live objects that it was started with; data of an adaptation as
-            {"source": ..., "target": ...}, sources of a fusion as teachers.
+        data, student, teacher, teachers: the live objects that it was started with; an extraction's model as student, data of an
+            adaptation as {"source": ..., "target": ...}, sources of a fusion as teachers.
         objectives: live objectives, by their names in recipe.resolved.yaml.
         reporter: who is told.
         peers: live peers, by name.

@@ -75,6 +75,8 @@ def evaluate(
     }
     if "stages" in ledger:
         summary["stages"] = ledger["stages"]  # beside or before the last one: by objective, its kind, steps and seconds
+    if "extract" in ledger:
+        summary["extract"] = ledger["extract"]  # the features, the head, and how its settings were chosen
     if source_test is not None:
         summary["source_test"] = {name: on_source(data, source_test, model, recipe.seed) for name, model in trained.items()}
     if recipe.samples:
@@ -165,16 +167,19 @@ def budget(recipe: StudentRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {"asked": limit, "is": value, "met": value <= limit} for name, (limit, value) in asked.items() if limit is not None}
 
 
-def keep_samples(context: Context, data: DataSet, outputs: Mapping[str, np.ndarray], said: Mapping[str, np.ndarray]) -> None:
-    """A few raw test inputs: first those on which student and teacher disagree, then others, in the order of the split."""
-    chosen = np.arange(len(data.test))
+def keep_samples(
+    context: Context, data: DataSet, outputs: Mapping[str, np.ndarray], said: Mapping[str, np.ndarray], samples: Samples | None = None
+) -> None:
+    """A few raw inputs of the test part, or of `samples`: first those on which student and teacher disagree, then others, in order."""
+    samples = data.test if samples is None else samples
+    chosen = np.arange(len(samples))
     if data.target is None and said and outputs["student"].shape[1] > 1:
         disagree = outputs["student"].argmax(1) != next(iter(said.values())).argmax(1)
         chosen = np.concatenate([np.flatnonzero(disagree), np.flatnonzero(~disagree)])
     chosen = chosen[:GALLERY]
-    inputs = data.test.raw(torch.from_numpy(chosen)).numpy()
+    inputs = samples.raw(torch.from_numpy(chosen)).numpy()
     with replacing(context.rundir.samples / "samples.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, ids=data.test.ids[chosen], inputs=inputs)
+        np.savez_compressed(file, allow_pickle=False, ids=samples.ids[chosen], inputs=inputs)
 
 
 def known_reasons(context: Context) -> dict[str, str]:

@@ -123,8 +123,13 @@ def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Co
 
 def open_data_of(recipe: DistillRecipe, context: Context) -> DataSet:
     """The recipe's data source (or the live object in its place), opened and split."""
-    given = context.live.data if context.live.data is not None else recipe.data.source
-    data = sources.open_data(given, request_of(recipe.data, {"student": recipe.student, **recipe.teachers, **recipe.peers}))
+    return open_source(recipe.data, {"student": recipe.student, **recipe.teachers, **recipe.peers}, context)
+
+
+def open_source(block: DataBlock, models: Mapping[str, ModelBlock], context: Context) -> DataSet:
+    """A data source (or the live object in its place), opened and split for these models."""
+    given = context.live.data if context.live.data is not None else block.source
+    data = sources.open_data(given, request_of(block, models))
     for note in data.notes:
         context.say(note)
     return data

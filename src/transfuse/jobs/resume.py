@@ -12,6 +12,7 @@ from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
@@ -34,7 +35,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     recipe = load(context.rundir.resolved)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe, FuseRecipe)) else []
+    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe, ExtractRecipe, FuseRecipe)) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
@@ -55,10 +56,11 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def missing_live(recipe: TaughtRecipe | AdaptRecipe | FuseRecipe, live: Live) -> list[str]:
+def missing_live(recipe: TaughtRecipe | AdaptRecipe | ExtractRecipe | FuseRecipe, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
     missing = missing_data(recipe, live)
-    if recipe.student is not None and recipe.student.source.startswith("live") and live.student is None:
+    trained = recipe.model if isinstance(recipe, ExtractRecipe) else recipe.student
+    if trained is not None and trained.source.startswith("live") and live.student is None:
         missing.append("student")
     missing += [
         name if name == "teacher" else f"teachers.{name}"
@@ -70,13 +72,14 @@ def missing_live(recipe: TaughtRecipe | AdaptRecipe | FuseRecipe, live: Live) ->
         missing += [f"teachers.{name}" for name in taught]
     peers = getattr(recipe, "peers", {})
     missing += [f"peers.{name}" for name, block in peers.items() if block.source.startswith("live") and name not in live.peers]
-    blocks = recipe.objectives if isinstance(recipe.objectives, list) else []
+    listed = getattr(recipe, "objectives", None)
+    blocks = listed if isinstance(listed, list) else []
     if any(block.method.startswith("live") and block.name not in live.objectives for block in blocks):
         missing.append("objectives")
     return missing
 
 
-def missing_data(recipe: TaughtRecipe | AdaptRecipe | FuseRecipe, live: Live) -> list[str]:
+def missing_data(recipe: TaughtRecipe | AdaptRecipe | ExtractRecipe | FuseRecipe, live: Live) -> list[str]:
     """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
     if isinstance(recipe, AdaptRecipe):
         given = live.data if isinstance(live.data, dict) else {}

@@ -6,14 +6,15 @@ from typing import Any
 
 from transfuse.core.card import TaskName
 from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
 
-StudentRecipe = DistillRecipe | AdaptRecipe
+StudentRecipe = DistillRecipe | AdaptRecipe | ExtractRecipe
 """Recipes of jobs that train one student beside a control."""
 
-_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "target_labels")
+_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "target_labels", "validate")
 
 
 def control_key_values(recipe: Recipe) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def control_key_values(recipe: Recipe) -> dict[str, Any]:
     """
     assert isinstance(recipe, StudentRecipe)
     values = recipe.model_dump()
-    for key in _NOT_THE_CONTROLS:
+    for key in (*_NOT_THE_CONTROLS, *recipe.not_the_controls):
         values.pop(key, None)
     values["objectives"] = [block.model_dump() for block in control_objectives(recipe)]
     if len(values["objectives"]) == 1:
@@ -45,8 +46,9 @@ def control_objectives(recipe: StudentRecipe, task: TaskName | None = None) -> l
         recipe: a resolved recipe.
         task: of the data; None: as the recipe says.
     """
-    assert isinstance(recipe.objectives, list), "the recipe is not resolved"
-    kept = [block for block in recipe.objectives if not card_of(block.name, block.method).transfers]
+    listed = [] if isinstance(recipe, ExtractRecipe) else recipe.objectives
+    assert isinstance(listed, list), "the recipe is not resolved"
+    kept = [block for block in listed if not card_of(block.name, block.method).transfers]
     if not kept or all(block.weight == 0 for block in kept):
         named = recipe.source.task if isinstance(recipe, AdaptRecipe) else recipe.data.task
         task = task or (None if named == "auto" else named)

@@ -25,6 +25,7 @@ class ExtractRecipe(Recipe):
     """A head is fitted to the features of a frozen, pretrained network."""
 
     folded: ClassVar[str | None] = "data"
+    not_the_controls: ClassVar[tuple[str, ...]] = ("taps", "head", "standardise", "components", "choose", "map")
     written: ClassVar[dict[str, str]] = {
         "job": "job: extract",
         "data.source": "  source: images:./photos",

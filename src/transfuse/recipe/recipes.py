@@ -5,8 +5,8 @@ from __future__ import annotations
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.assistants import AssistantsRecipe
 from transfuse.recipe.born_again import BornAgainRecipe
-from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.eval import EvalRecipe
+from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.schema import DistillRecipe, Recipe
 from transfuse.recipe.sweep import SweepRecipe

@@ -113,12 +113,16 @@ class _Resolution:
                 key = "teacher.train" if name == "teacher" else f"teachers.{name}.train"
                 self.train(teacher["train"], key, facts.n_labelled)
         self.cache(values["cache"])
-        self.objectives()
-        self.kept_answers(values["cache"])
+        if "objectives" in values:
+            self.objectives()
+            self.kept_answers(values["cache"])
+        elif values["cache"]["top_k"] == "auto":
+            values["cache"]["top_k"] = None  # no teacher, no logits to keep
         self.leftovers(values, "")
         if self.problems:
             raise RecipeError("\n".join(self.problems))
-        values["objectives"] = [ObjectiveBlock.model_validate(block).entry() for block in values["objectives"]]
+        if "objectives" in values:
+            values["objectives"] = [ObjectiveBlock.model_validate(block).entry() for block in values["objectives"]]
         return type(self.recipe).model_validate(values), self.reasons
 
     def set(self, block: dict[str, Any], name: str, value: Any, key: str, reason: str) -> None:

@@ -44,6 +44,9 @@ with warnings.catch_warnings():
         folded: ClassVar[str | None] = None
         """the key of the data that `validate` makes folds of; None: the job has no use for folds"""
 
+        not_the_controls: ClassVar[tuple[str, ...]] = ()
+        """keys that the control doesn't depend on, beside those that it never does"""
+
         job: Any
         seed: Seed = 0
         """of initialisation, order and dropout"""
