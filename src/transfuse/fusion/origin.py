@@ -33,11 +33,11 @@ class Origin:
 def compare_origin(first: State, second: State) -> Origin:
     """Compares unit i of one network with unit i of the other, and with all the other units.
 
-    Training moves units, but does not swap them. So after training from the same initial weights, incoming weights of unit i resemble each
-    other more than those of units i and j; from different initial weights the order of units is arbitrary and there is no difference but
-    chance: a mean of n cosines, whose standard error is that of the others over the square root of n. A tensor counts as corresponding above
-    4 standard errors; the networks do where such tensors hold more than half of the weights. The order may also have been made equal
-    afterwards, by alignment.
+    Training moves units, but does not swap them. So after training from the same initial weights, incoming weights of unit i resemble
+    each other more than those of units i and j. From different initial weights the order of units is arbitrary, and there is no
+    difference but chance: a mean of n cosines, whose standard error is that of the others over the square root of n. A tensor counts as
+    corresponding above 4 standard errors; the networks do where such tensors hold more than half of the weights. The order may also have
+    been made equal afterwards, by alignment.
 
     Raises:
         ModelError: there is no weight with at least 8 units.

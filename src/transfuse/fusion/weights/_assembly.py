@@ -128,7 +128,7 @@ def require_shared_origin(states: Sequence[State], names: Sequence[str]) -> None
         if not origin.shared:
             what = (
                 f"'{names[0]}' and '{name}' were not trained from the same weights: only {origin.share:.0%} of their weights are in layers "
-                f"whose units correspond (cosine {origin.cosine:.2f}), and the mean of networks whose units don't correspond is none of both"
+                f"whose units correspond (cosine {origin.cosine:.2f}), and a mean of units that don't correspond is neither"
             )
             raise ModelError(
                 what, fix=f"align them (weight_matching, activation_matching), or {INSTEAD}; check_origin: false merges anyway"

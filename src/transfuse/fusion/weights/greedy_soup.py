@@ -28,31 +28,37 @@ def greedy_soup(
     evaluate: Callable[[State], float],
     scores: Sequence[float] | None = None,
     base: State | None = None,
-) -> tuple[dict[str, Tensor], list[int], float]:
+) -> dict[str, Tensor]:
+    """w = mean of the sources that `greedy_choice` keeps; `base` is not looked at.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    kept, _ = greedy_choice(states, evaluate, scores)
+    return mean([states[number] for number in kept])
+
+
+def greedy_choice(
+    states: Sequence[State], evaluate: Callable[[State], float], scores: Sequence[float] | None = None
+) -> tuple[list[int], float]:
     """Recipe 1 of the paper: sources in falling order of their validation figure; each is kept if the mean of all kept is at least as good.
 
     Args:
         states: of networks trained from the same weights.
         evaluate: a state dict -> its figure on validation, higher is better.
         scores: of each source alone, where known.
-        base: not looked at.
 
     Returns:
-        The mean of those kept, their positions in the order in which they were added, and its figure on validation.
-
-    Raises:
-        ModelError: names or shapes differ.
+        The positions of those kept, in the order in which they were added, and their mean's figure on validation.
     """
     known = [evaluate(state) for state in states] if scores is None else list(scores)
     order = sorted(range(len(states)), key=lambda number: -known[number])
-    kept = order[:1]
-    best, soup = known[order[0]], mean([states[order[0]]])
+    kept, best = order[:1], known[order[0]]
     for number in order[1:]:
-        tried = mean([states[one] for one in [*kept, number]])
-        score = evaluate(tried)
+        score = evaluate(mean([states[one] for one in [*kept, number]]))
         if score >= best:
-            kept, best, soup = [*kept, number], score, tried
-    return soup, kept, best
+            kept, best = [*kept, number], score
+    return kept, best
 
 
 class GreedySoup:
@@ -82,11 +88,11 @@ class GreedySoup:
             return judge(trial)
 
         scores = [judge(source.module) if source.score is None else source.score for source in sources]
-        state, kept, score = greedy_soup(opening.states, evaluate, scores)
+        kept, score = greedy_choice(opening.states, evaluate, scores)
         names = [sources[number].name for number in kept]
         figures = {"kept": names, "validation": score, "alone": dict(zip([one.name for one in sources], scores, strict=True))}
         if len(kept) == 1:  # the best source as it is: nothing was merged, so nothing has to be put right
             opening.notes.append(f"no other source makes '{names[0]}' better on validation, so it is kept alone")
             return finished(opening, opening.states[kept[0]], "none", figures=figures)
         opening.notes.append(f"kept {len(kept)} of {len(sources)}: {', '.join(names)}")
-        return finished(opening, state, self.repair, figures=figures)
+        return finished(opening, mean([opening.states[number] for number in kept]), self.repair, figures=figures)
