@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from transfuse.core.multitap import MultiTapHead
 from transfuse.core.predictors import Forest, KernelMachine, NearestNeighbours, Scaled
 from transfuse.core.tapped import Gathered
 from transfuse.core.taps import Tap
@@ -29,7 +28,6 @@ _TOLD: dict[type[nn.Module], tuple[str, ...]] = {
     nn.SiLU: (),
     nn.Tanh: (),
     nn.Dropout: ("p",),
-    MultiTapHead: ("taps", "widths", "axes", "out_features", "spatial"),
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Unflatten: ("dim", "unflattened_size"),
     Gathered: ("taps", "axes"),
@@ -62,7 +60,7 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
     placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
     setattr(holder, name, placed)
     for layer in layers:
-        if isinstance(layer, (MultiTapHead, Gathered)):
+        if isinstance(layer, Gathered):
             layer.attach(network)  # now that it is there: a tap may be the layer's own place
     earlier = grafts_of(network)
     if place == "replace":  # of two layers at one place only the later one is there

@@ -1,0 +1,223 @@
+"""Finds the layers that make a network's outputs, from what one forward pass does and not from their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfuse.core.outputs import main_name, named_tensors, run
+from transfuse.core.registry import did_you_mean
+from transfuse.core.taps import undisturbed, unwrapped
+from transfuse.errors import ModelError
+
+_MOST_CANDIDATES = 8  # in a message
+_Owners = dict[int, list[tuple[str, nn.Module]]]
+
+
+@dataclass(frozen=True)
+class Head:
+    """One layer that makes outputs.
+
+    Attributes:
+        paths: where the layer is registered; several where a network shares it.
+        layer: a linear layer, or a convolution with kernels of one position.
+        output: which of the network's outputs it makes: "" of the only one, "0" of a tuple's first, "logits".
+        outputs: how many numbers it gives.
+        width: how many numbers it is given.
+        main: whether it makes the output that the network is there for.
+    """
+
+    paths: tuple[str, ...]
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    output: str
+    outputs: int
+    width: int
+    main: bool
+
+    @property
+    def path(self) -> str:
+        return self.paths[0]
+
+
+def find_heads(network: nn.Module, example: Any) -> list[Head]:
+    """The layers that make a network's outputs, those of the main output first.
+
+    The computation of each output is followed backwards to the first weights that it meets (normalisation and scales, whose parameters
+    are vectors, don't count). A second pass with the network's containers in training mode, but no layer of it, shows heads that only
+    run in training (GoogLeNet's); the network is left as it was.
+
+    Args:
+        network: any module.
+        example: arguments of a forward pass: a tensor, a tuple of them, or a mapping; may be on the device "meta".
+
+    Raises:
+        ModelError: the main output is not made by such layers alone; lists the layers that might be meant, by path.
+    """
+    network = unwrapped(network)
+    owners = _owners(network)
+    with _watched(network):
+        tensors = named_tensors(run(network, example))
+        main = main_name(tensors)
+        found = _heads_of(network, tensors, main, owners)
+        if main is None or not any(head.main for head in found):
+            reached = sorted({where for where, _ in _reached(tensors[main], owners)}) if main is not None else []
+            raise _not_found(network, reached)
+        found += [head for head in _in_training(network, example, owners) if all(head.layer is not known.layer for known in found)]
+    return sorted(found, key=lambda head: not head.main)
+
+
+def _heads_of(network: nn.Module, tensors: dict[str, Tensor], main: str | None, owners: _Owners) -> list[Head]:
+    heads: list[Head] = []
+    for name, tensor in tensors.items():
+        reached = _reached(tensor, owners)
+        layers = {id(layer): layer for _, layer in reached}
+        if not layers or not all(_makes(layer, tensor) for layer in layers.values()):
+            continue
+        for layer in layers.values():
+            if all(layer is not head.layer for head in heads):
+                outputs, width = layer.weight.shape[:2]
+                heads.append(Head(_paths(network, layer), layer, name, outputs, width, name == main))
+    return heads
+
+
+def _in_training(network: nn.Module, example: Any, owners: _Owners) -> list[Head]:
+    """Heads of a pass in training mode, none of them taken for the main one; nothing where that pass fails."""
+    for module in network.modules():
+        module.training = next(module.children(), None) is not None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            tensors = named_tensors(run(network, example))
+    except (RuntimeError, ValueError, TypeError, AssertionError):
+        return []
+    return _heads_of(network, tensors, None, owners)
+
+
+def head_at(network: nn.Module, path: str, example: Any) -> Head:
+    """The layer at a path, as the head of the main output.
+
+    Raises:
+        ModelError: there is no such module, or no head can be put in its place.
+    """
+    network = unwrapped(network)
+    modules = dict(network.named_modules())
+    if path not in modules or not path or not _replaceable(modules[path]):
+        kind = f"is {type(modules[path]).__name__}, no linear layer or 1x1 convolution" if path in modules else "is not there"
+        lines = candidates(network)
+        shown = "".join(f"\n    {line}" for line in lines[:_MOST_CANDIDATES])
+        raise ModelError(f"'{path}' {kind}{did_you_mean(path, modules)}", where="head.at", fix=f"candidates:{shown or ' none'}")
+    layer: Any = modules[path]
+    with undisturbed(network):
+        name = main_name(named_tensors(run(network, example)))
+    outputs, width = layer.weight.shape[:2]
+    return Head(_paths(network, layer), layer, name or "", outputs, width, True)
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[None]:
+    """Eval mode, with a graph of the computation that reaches every parameter; afterwards all is as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
+    try:
+        network.eval()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _owners(network: nn.Module) -> _Owners:
+    """Identity of each parameter with more than one dimension -> the modules that hold it, with their paths."""
+    owners: _Owners = {}
+    for path, module in network.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.ndim > 1:
+                owners.setdefault(id(parameter), []).append((path, module))
+    return owners
+
+
+def _reached(tensor: Tensor, owners: _Owners) -> list[tuple[str, Any]]:
+    """Path and module of the weights that a tensor's computation meets first, going backwards."""
+    found: list[tuple[str, Any]] = []
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        weights = [parameter for after, _ in node.next_functions for parameter in _parameters(after) if id(parameter) in owners]
+        if weights:
+            # tied weights have several owners; the one that is run as a layer of its own is meant
+            found += [_layer_among(owners[id(weight)]) for weight in weights]
+        else:
+            waiting += [after for after, _ in node.next_functions]
+    return found
+
+
+def _layer_among(holders: list[tuple[str, nn.Module]]) -> tuple[str, nn.Module]:
+    return next((holder for holder in holders if _replaceable(holder[1])), holders[0])
+
+
+def _parameters(node: Any) -> list[Tensor]:
+    """The parameters that a value is made of, where it is made of parameters alone: transposed, reshaped, normalised by weight norm."""
+    for _ in range(4):
+        if node is None:
+            return []
+        if hasattr(node, "variable"):
+            return [node.variable]
+        following = [after for after, _ in node.next_functions if after is not None]
+        if len(following) > 1:
+            variables = [getattr(after, "variable", None) for after in following]
+            return [] if any(variable is None for variable in variables) else [value for value in variables if value is not None]
+        node = following[0] if following else None
+    return []
+
+
+def _replaceable(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Linear):
+        return True
+    convolution = isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return convolution and layer.groups == 1 and all(size == 1 for size in layer.kernel_size)
+
+
+def _makes(layer: nn.Module, tensor: Tensor) -> bool:
+    """Whether a tensor has as many classes as the layer has outputs."""
+    if not _replaceable(layer):
+        return False
+    along = tensor.shape[1:] if tensor.ndim > 1 else (1,)
+    rows: Any = layer.weight
+    return rows.shape[0] == (along[-1] if isinstance(layer, nn.Linear) else along[0])
+
+
+def _paths(network: nn.Module, layer: nn.Module) -> tuple[str, ...]:
+    return tuple(path for path, module in network.named_modules(remove_duplicate=False) if module is layer)
+
+
+def candidates(network: nn.Module) -> list[str]:
+    """Linear layers and convolutions with kernels of one position, as a message lists them; the last registered first."""
+    lines = []
+    for path, module in network.named_modules():
+        if _replaceable(module):
+            weight: Any = module.weight
+            lines.append(f"{path or '(the network itself)'} ({type(module).__name__} {weight.shape[1]} -> {weight.shape[0]})")
+    return lines[::-1]
+
+
+def _not_found(network: nn.Module, reached: list[str]) -> ModelError:
+    lines = candidates(network)
+    made = f"; its outputs are made by {', '.join(path or 'parameters of its own' for path in reached[:4])}" if reached else ""
+    what = f"can't find the last layer of {type(network).__name__}{made}"
+    if not lines:
+        return ModelError(what, fix="a head is a linear layer or a 1x1 convolution, and this network has none")
+    shown = "".join(f"\n    {line}" for line in lines[:_MOST_CANDIDATES])
+    more = f"\n    … and {len(lines) - _MOST_CANDIDATES} more" if len(lines) > _MOST_CANDIDATES else ""
+    return ModelError(what, fix=f"name the layer to replace, head: {{linear: {{at: PATH}}}}; candidates:{shown}{more}")

@@ -1,0 +1,56 @@
+"""One layer over several stages: their features, pooled and normalised, beside what the last layer is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from transfuse.core.grafts import graft
+from transfuse.core.tapped import gathering
+from transfuse.core.taps import AUTO, Taps
+from transfuse.errors import ModelError
+from transfuse.models.heads.finding import Head
+
+
+class Fusion:
+    """outputs = W BatchNorm([pool(f_1); ...; pool(f_k); pool(x)]) + b, with features f_i of earlier stages and x what the last layer is given.
+
+    pool is the mean over positions. BatchNorm gives every number the same scale, since those of stages differ.
+
+    Args:
+        taps: module paths, or auto: the last feature of each spatial resolution.
+        at: path of the layer to replace; null: found by a forward pass.
+    """
+
+    def __init__(self, taps: list[str] | str = AUTO, at: str | None = None):
+        self.taps, self.at = taps, at
+
+    def build(self, network: nn.Module, head: Head, outputs: int, example: Any) -> None:
+        if not isinstance(example, Tensor):
+            raise ModelError("a head over several stages needs a network that takes one tensor", where="head.fusion")
+        given = f"{head.path}@input"
+        found = Taps(network, self.taps, example)
+        for path, shape in found.shapes.items():
+            if len(shape) < 3:
+                raise ModelError(f"'{path}' gives {shape}, no feature with positions", where="head.fusion.taps", fix="name stages")
+        if isinstance(head.layer, nn.Linear) and len(Taps(network, given, example).shapes[given]) > 2:
+            what = f"'{head.path}' makes outputs for each of several positions, which a layer over pooled stages can't"
+            raise ModelError(what, where="head.fusion", fix="take head: linear or mlp")
+        gathered = gathering(network, [*found.paths, given], example)
+        gathered.axes = [[2] if _sequence(network, path) else axes for path, axes in zip(gathered.taps, gathered.axes, strict=True)]
+        shapes = [*found.shapes.items(), (given, (1, head.width))]
+        width = sum(
+            shape[-1] if axes == [1] and len(shape) == 3 else shape[1] for (_, shape), axes in zip(shapes, gathered.axes, strict=True)
+        )
+        layers = [gathered, nn.BatchNorm1d(width), nn.Linear(width, outputs)]
+        if not isinstance(head.layer, nn.Linear):  # what follows a convolution takes a map
+            layers.append(nn.Unflatten(1, (outputs, *[1] * (head.layer.weight.ndim - 2))))
+        graft(network, head.path, "instead", [layer.to(head.layer.weight) for layer in layers])
+
+
+def _sequence(network: nn.Module, path: str) -> bool:
+    """Whether three dimensions are [batch, channels, positions], as a one-dimensional convolution gives them, rather than tokens."""
+    module = network.get_submodule(path.split("[")[0].split("@")[0])
+    weighted = [layer for layer in module.modules() if isinstance(layer, (nn.Conv1d, nn.Linear, nn.LayerNorm))]
+    return bool(weighted) and isinstance(weighted[-1], nn.Conv1d)
