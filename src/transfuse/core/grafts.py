@@ -54,11 +54,15 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
     parent, _, name = path.rpartition(".")
     try:
         holder, module = network.get_submodule(parent), network.get_submodule(path)
+        twins = [twin for twin, same in network.named_modules(remove_duplicate=False) if same is module and twin != path]
     except AttributeError as error:
         raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
     grown = nn.Sequential(*layers)
     placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
     setattr(holder, name, placed)
+    for twin in twins if place in ("instead", "replace") else ():  # a module under two names is one layer
+        above, _, last = twin.rpartition(".")
+        setattr(network.get_submodule(above), last, placed)
     for layer in layers:
         if isinstance(layer, Gathered):
             layer.attach(network)  # now that it is there: a tap may be the layer's own place

@@ -1,4 +1,4 @@
-"""Finds and replaces the layer that makes a network's outputs."""
+"""Finds and replaces the layer that makes a network's outputs, where its builder registered it last; see `models.heads` for any other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from transfuse.core.grafts import graft, grafts_of
 from transfuse.core.seeds import derive
 from transfuse.errors import ModelError
 
@@ -55,6 +56,9 @@ def replace_head(module: nn.Module, outputs: int, seed: int) -> nn.Module:
             fresh: nn.Module = nn.Linear(layer.in_features, outputs, bias)
         else:
             fresh = nn.Conv2d(layer.in_channels, outputs, 1, bias=bias)
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, fresh)
+    if grafts_of(module):  # which tell how the network is made again
+        graft(module, path, "replace", [fresh])
+    else:
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, fresh)
     return module

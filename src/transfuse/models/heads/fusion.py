@@ -14,9 +14,10 @@ from transfuse.models.heads.finding import Head
 
 
 class Fusion:
-    """outputs = W BatchNorm([pool(f_1); ...; pool(f_k); pool(x)]) + b, with features f_i of earlier stages and x what the last layer is given.
+    """outputs = W BatchNorm([pool(f_1); ...; pool(f_k); pool(x)]) + b.
 
-    pool is the mean over positions. BatchNorm gives every number the same scale, since those of stages differ.
+    f_i are features of earlier stages, x is what the last layer is given, pool is the mean over positions. BatchNorm gives every number the
+    same scale, since those of stages differ.
 
     Args:
         taps: module paths, or auto: the last feature of each spatial resolution.

@@ -99,11 +99,7 @@ def _replace(network: nn.Module, form: Form, wanted: Sequence[tuple[Head, int]],
             if isinstance(twin, type(layer)):  # shared before, shared now
                 layer.weight = twin.weight
             graft(network, head.path, "replace", [layer])
-        placed = network.get_submodule(head.path)
-        made[id(head.layer.weight)] = placed
-        for path in head.paths[1:]:
-            parent, _, name = path.rpartition(".")
-            setattr(network.get_submodule(parent), name, placed)
+        made[id(head.layer.weight)] = network.get_submodule(head.path)
 
 
 def plain_layer(head: Head, outputs: int, width: int | None = None) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
