@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -79,7 +80,8 @@ class Console:
         if self.err.isatty():
             self._draw(progress)
             return
-        shown = [f"step {progress.step}/{progress.steps}", f"epoch {progress.epoch:.1f}", *_values_shown(self._values)]
+        epoch = [] if math.isnan(progress.epoch) else [f"epoch {progress.epoch:.1f}"]
+        shown = [f"step {progress.step}/{progress.steps}", *epoch, *_values_shown(self._values)]
         line, now = f"{progress.title}: {', '.join(shown)}", self._clock()
         if progress.step >= progress.steps:
             self._last_word = line  # said when the training is over: the last validation comes after the last loss
@@ -112,12 +114,17 @@ class Console:
 
     def result(self, summary: Mapping[str, Any], path: Path) -> None:
         """A finished run: the table of its models (of its runs, for a job of several), and where the rest is."""
-        from transfuse.report import series, table, words
+        from transfuse.report import evaluation, series, table, words
 
         self.close()
-        several = series.is_series(summary)
-        self.table(series.rows(summary) if several else table.rows(summary))
-        self.write(f"\n{(series if several else words).verdict(summary).sentence}")
+        if evaluation.is_evaluation(summary):
+            self.table(evaluation.rows(summary))
+            said = evaluation.verdict(summary)
+            self.write("\n" + "\n".join([said.sentence, *said.details]))
+        else:
+            several = series.is_series(summary)
+            self.table(series.rows(summary) if several else table.rows(summary))
+            self.write(f"\n{(series if several else words).verdict(summary).sentence}")
         self.write(f"\nrun folder: {path}\nreport:     {Path(path) / 'report.html'}")
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:

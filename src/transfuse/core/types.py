@@ -172,6 +172,17 @@ class WeightedObjective:
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
+    @property
+    def compares_several(self) -> bool:
+        """Whether it looks at features of several teachers at once; each path in `teacher_taps` is then TEACHER:PATH."""
+        return self.card.teachers == "several" and "teacher.features" in self.card.needs
+
+    def taps_of(self, teacher: str) -> tuple[str, ...]:
+        """The paths that are tapped in one of its teachers."""
+        if not self.compares_several:
+            return self.teacher_taps
+        return tuple(path.removeprefix(f"{teacher}:") for path in self.teacher_taps if path.startswith(f"{teacher}:"))
+
 
 @runtime_checkable
 class Samples(Protocol):
@@ -367,7 +378,7 @@ class Model:
 
 @dataclass
 class Progress:
-    """Where a training run stands; what trackers and consoles are told."""
+    """Where a training run, or other work in steps, stands; what consoles are told. `epoch` is NaN where there are none."""
 
     name: str
     step: int

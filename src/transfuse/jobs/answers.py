@@ -93,9 +93,7 @@ class Oracle:
     def outputs(self, samples: Samples) -> Tensor:
         """float32 [n, outputs] along the exact path; NaN for samples that a table doesn't cover."""
         if self.model.table is not None:
-            rows = table_rows(self.model, samples)
-            answers = self.model.table[1][torch.from_numpy(rows.clip(min=0))].float()
-            return torch.where(torch.from_numpy(rows >= 0)[:, None], answers, torch.nan)
+            return table_outputs(self.model, samples)
         assert self.model.preprocess is not None
         memory = self._memory(self._about(samples, self.model.preprocess, "exact", "fp32"), len(samples), Dense((self.columns,), "fp32"))
         everything = np.arange(len(samples))
@@ -187,6 +185,14 @@ def table_rows(model: Model, samples: Samples) -> np.ndarray:
     ids = model.table[0]
     rows = {str(name): row for row, name in enumerate(ids.tolist())}
     return np.array([rows.get(str(name), -1) for name in samples.ids.tolist()], dtype=np.int64)
+
+
+def table_outputs(model: Model, samples: Samples) -> Tensor:
+    """float32 [n, outputs]: what a table of predictions says about the samples; NaN where it says nothing."""
+    assert model.table is not None
+    rows = table_rows(model, samples)
+    answers = model.table[1][torch.from_numpy(rows.clip(min=0))].float()
+    return torch.where(torch.from_numpy(rows >= 0)[:, None], answers, torch.nan)
 
 
 def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool) -> Teachers:

@@ -27,6 +27,7 @@ class Live:
     teachers: Mapping[str, nn.Module] = field(default_factory=dict)
     objectives: Mapping[str, nn.Module] = field(default_factory=dict)
     peers: Mapping[str, nn.Module] = field(default_factory=dict)
+    models: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass

@@ -75,6 +75,8 @@ def evaluate(
     }
     if "stages" in ledger:
         summary["stages"] = ledger["stages"]  # beside or before the last one: by objective, its kind, steps and seconds
+    if "finetune" in ledger:
+        summary["finetune"] = ledger["finetune"]  # the policy, its phases and groups, the learning rate, what was averaged
     if "extract" in ledger:
         summary["extract"] = ledger["extract"]  # the features, the head, and how its settings were chosen
     if source_test is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from transfuse.errors import RunError
+from transfuse.report import checking
 
 Value = TypeVar("Value")
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, yaml.YAMLError)
@@ -89,8 +90,17 @@ def collect(path: str | Path) -> RunFiles:
     run = collect_frame(path)
     if "student" not in run.summary["models"]:
         raise RunError("names no student", where=str(run.path / "summary.json"), fix="give the folder of a single run")
-    run.student = _optional(run, "student.json", _mapping) or {}
-    for name in ("metrics.jsonl", "control/metrics.jsonl"):
+    return collect_rest(run)
+
+
+def collect_rest(run: RunFiles) -> RunFiles:
+    """Adds what the folder of a single run, or of an evaluation, has beside its frame: student.json, curves, predictions, samples."""
+    trained = run.summary.get("job") != "eval"
+    if trained:
+        run.student = _optional(run, "student.json", _mapping) or {}
+    else:
+        run.student = {"classes": run.summary.get("classes")}
+    for name in ("metrics.jsonl", "control/metrics.jsonl") if trained else ():
         if name == "metrics.jsonl" or "control" in run.summary.get("models", {}):
             _optional(run, name, lambda place: _add_curves(run, place))
     for name in [*run.summary.get("models", {}), *run.summary.get("teachers", {})]:
@@ -135,6 +145,7 @@ def _summary(path: Path) -> dict[str, Any]:
         raise RunError(f"can't be read: {error}", where=str(place)) from error
     if not isinstance(summary.get("models", {} if "runs" in summary else None), dict):
         raise RunError("names no student", where=str(place), fix="give the folder of a single run")
+    checking.check(summary, place)
     return {"models": {}, **summary}
 
 
@@ -164,6 +175,9 @@ def _mapping_yaml(place: Path) -> dict[str, Any]:
     return content
 
 
+_INNER = ("terms", "metrics")  # keys of a line that hold values by name
+
+
 def _add_curves(run: RunFiles, place: Path) -> None:
     """A line that was cut short by a kill is skipped, as a resumed run would."""
     default = "control" if place.parent.name == "control" else "student"
@@ -172,7 +186,7 @@ def _add_curves(run: RunFiles, place: Path) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and row.get("kind") in ("train", "val"):
+        if isinstance(row, dict) and row.get("kind") in ("train", "val") and all(isinstance(row.get(key, {}), dict) for key in _INNER):
             curve = run.curves.setdefault(str(row.get("run") or default), Curve())
             (curve.train if row["kind"] == "train" else curve.val).append(row)
 

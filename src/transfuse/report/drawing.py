@@ -15,6 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from transfuse.report.words import quantity
+
 # Stand-ins that matplotlib writes and the page's variables replace; no figure has another colour.
 _VARIABLES = {
     "#010101": "ink",
@@ -83,15 +85,7 @@ def plain_numbers(axis: Axis, decades: float) -> None:
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=10))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
-
-
-def short(value: float) -> str:
-    """272k, 1.4M."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g}{unit}"
-    return f"{value:.3g}"
+    axis.set_major_formatter(FuncFormatter(lambda value, position: quantity(value)))
 
 
 def svg(drawn: Figure, description: str) -> Markup:

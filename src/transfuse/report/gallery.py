@@ -48,19 +48,19 @@ def disagreements(run: RunFiles, teacher: Predictions, most: int = 12) -> tuple[
     views = [_Answers(run.task, answers, names) for answers in (student, teacher)]
     differ = np.flatnonzero(~views[0].same(views[1]) & np.isfinite(teacher.outputs).any(1) & np.isfinite(student.outputs).any(1))
     right = {int(i): _right(views, int(i)) for i in differ}
-    pictures = _pictures(run)
+    kept = pictures(run)
     rank = {"teacher": 0, "student": 1, "neither": 2, "": 3}
 
     def order(i: int) -> tuple[bool, int, float]:
-        return str(student.ids[i]) not in pictures, rank[right[i]], -float(views[0].confidence[i] + views[1].confidence[i])
+        return str(student.ids[i]) not in kept, rank[right[i]], -float(views[0].confidence[i] + views[1].confidence[i])
 
     chosen = sorted(right, key=order)
-    if pictures:
-        chosen = [i for i in chosen if str(student.ids[i]) in pictures]
+    if kept:
+        chosen = [i for i in chosen if str(student.ids[i]) in kept]
     return len(differ), [
         Disagreement(
             str(student.ids[i]),
-            _data_uri(pictures[str(student.ids[i])]) if str(student.ids[i]) in pictures else None,
+            data_uri(kept[str(student.ids[i])]) if str(student.ids[i]) in kept else None,
             views[0].label(i),
             views[0].words(i),
             views[1].words(i),
@@ -120,14 +120,16 @@ def views(run: RunFiles) -> str | None:
         return None
 
 
-def _pictures(run: RunFiles) -> dict[str, np.ndarray]:
+def pictures(run: RunFiles) -> dict[str, np.ndarray]:
+    """Sample id -> uint8 [1 or 3, height, width], of the raw inputs that the run kept and that are pictures."""
     ids, inputs = run.sample_ids, run.sample_inputs
     if ids is None or inputs is None or inputs.ndim != 4 or inputs.dtype != np.uint8 or inputs.shape[1] not in (1, 3):
         return {}
     return {str(name): picture for name, picture in zip(ids, inputs, strict=False)}
 
 
-def _data_uri(picture: np.ndarray) -> str:
+def data_uri(picture: np.ndarray) -> str:
+    """A small PNG as a link's target."""
     image = Image.fromarray(picture[0] if len(picture) == 1 else np.ascontiguousarray(picture.transpose(1, 2, 0)))
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     buffer = io.BytesIO()

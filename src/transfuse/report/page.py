@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
@@ -163,14 +162,8 @@ def _classes(run: RunFiles) -> _Classes | None:
     count = next(iter(judged.values())).classes if judged else len(rows)
     names, small = run.names(count), count <= perclass.LARGEST_MATRIX
     listed = [] if small or "student" not in judged else perclass.top_confusions(judged, names)
-    shares = {model: _with_shares(perclass.confusion(found)) for model, found in judged.items()} if small else {}
+    shares = {model: perclass.with_shares(perclass.confusion(found)) for model, found in judged.items()} if small else {}
     return _Classes(names, shares, listed, list(models), drawn, measure, telling, len(rows), against)
-
-
-def _with_shares(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
-    """Each cell with its share of the row, which is what its shade shows."""
-    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
-    return [list(zip(counts, shares, strict=True)) for counts, shares in zip(matrix.tolist(), (matrix / totals).tolist(), strict=True)]
 
 
 def _regression(run: RunFiles) -> list[tuple[str, list[Markup]]]:

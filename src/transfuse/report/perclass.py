@@ -25,6 +25,12 @@ def confusion(found: ClassOutcomes) -> np.ndarray:
     return cells.reshape(found.classes, found.classes)
 
 
+def with_shares(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
+    """Each cell with its share of the row, which is what its shade shows."""
+    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
+    return [list(zip(counts, shares, strict=True)) for counts, shares in zip(matrix.tolist(), (matrix / totals).tolist(), strict=True)]
+
+
 @dataclass
 class Confusion:
     """One pair of classes that the student mixes up, and how often each model does so."""

@@ -21,12 +21,14 @@ _FEWEST = 5  # samples in a bin that is drawn
 _PERCENT = 100
 
 
-def _scale(name: str) -> float:
+def scale(name: str) -> float:
+    """100 for metrics that are shown in per cent, else 1."""
     return _PERCENT if words.metric(name, 0.5).endswith("%") else 1
 
 
-def _axis_title(name: str) -> str:
-    return f"{words.title(name)} (%)" if _scale(name) == _PERCENT else words.title(name)
+def axis_title(name: str) -> str:
+    """A metric's name on an axis, with its unit."""
+    return f"{words.title(name)} (%)" if scale(name) == _PERCENT else words.title(name)
 
 
 def size_plot(models: Mapping[str, Mapping[str, Any]], name: str) -> Markup | None:
@@ -35,7 +37,7 @@ def size_plot(models: Mapping[str, Mapping[str, Any]], name: str) -> Markup | No
     if not shown:
         return None
     drawn, (axes,) = figure()
-    factor = _scale(name)
+    factor = scale(name)
     reach: list[float] = []
     for model, block in shown.items():
         value = factor * block["metrics"][name]
@@ -53,7 +55,7 @@ def size_plot(models: Mapping[str, Mapping[str, Any]], name: str) -> Markup | No
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.2)
     plain_numbers(axes.xaxis, np.log10(max(sizes) / min(sizes)) + 0.7)
     axes.set_xlabel("parameters")
-    axes.set_ylabel(_axis_title(name))
+    axes.set_ylabel(axis_title(name))
     legend(axes)
     listed = "; ".join(
         f"{model} {block['parameters']:,} parameters, {words.metric(name, block['metrics'][name])}" for model, block in shown.items()
@@ -78,6 +80,11 @@ def _points(rows: Sequence[Mapping[str, Any]], by: str, value: Any) -> tuple[lis
 
 def _by(rows: Sequence[Mapping[str, Any]]) -> str:
     return "epoch" if rows and all(row.get("epoch") is not None for row in rows) else "step"
+
+
+def curve_points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Where and what of a validation metric's logged values, thinned."""
+    return _points(rows, _by(rows), lambda row: (row.get("metrics") or {}).get(name))
 
 
 def _stages(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -133,7 +140,7 @@ def loss_plot(curve: Curve, whose: str = "the student") -> Markup | None:
 
 def validation_plot(curves: Mapping[str, Curve], name: str) -> Markup | None:
     """The primary metric on the validation split during training, for every run that logged it."""
-    factor = _scale(name)
+    factor = scale(name)
     drawn, (axes,) = figure()
     logged = [row for curve in curves.values() for row in curve.val]
     by, shown = _by(logged), []
@@ -151,7 +158,7 @@ def validation_plot(curves: Mapping[str, Curve], name: str) -> Markup | None:
     if not shown:
         return None
     axes.set_xlabel(by)
-    axes.set_ylabel(f"validation {_axis_title(name)}")
+    axes.set_ylabel(f"validation {axis_title(name)}")
     legend(axes)
     return svg(drawn, f"Validation {words.title(name)} over time for {', '.join(shown)}")
 

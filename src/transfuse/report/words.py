@@ -72,6 +72,16 @@ def size(value: float | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
 
 
+def quantity(value: float | None) -> str:
+    """Large numbers with three digits: 272k, 40.6M."""
+    if value is None:
+        return ""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
+
+
 def milliseconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3g} ms"
 

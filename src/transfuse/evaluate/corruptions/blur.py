@@ -38,8 +38,8 @@ def defocus_blur(pictures: np.ndarray, severity: int, scale: Scale, random: np.r
 def glass_blur(pictures: np.ndarray, severity: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
     """Every pixel takes the value of one nearby, between two Gaussian blurs.
 
-    The authors mean to swap pixels, but their code copies the neighbour (both sides of the assignment are views of one array), and so do we;
-    here all pixels look at once, there one after the other, which is the same for steps of one pixel.
+    The authors mean to swap pixels, but their code copies the neighbour (both sides of the assignment are views of one array), and so do
+    we; here all pixels look at once, there one after the other, which is the same for steps of one pixel.
     """
     small = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
     large = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))

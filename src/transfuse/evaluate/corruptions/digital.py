@@ -41,7 +41,7 @@ def _affine(y: np.ndarray, x: np.ndarray, reach: float, random: np.random.Genera
     """Where to read each pixel so that three points near the centre move by up to `reach`."""
     height, width = y.shape
     centre, arm = np.array([height // 2, width // 2], float), min(height, width) // 3
-    points = np.array([centre + arm, centre + (arm, -arm), centre - arm])
+    points = np.array([centre + arm, centre + np.array([arm, -arm]), centre - arm])
     moved = points + random.uniform(-reach, reach, size=points.shape)
     corners = np.concatenate([moved, np.ones((3, 1))], axis=1)
     back = np.linalg.lstsq(corners, points, rcond=None)[0]  # from where a pixel is to where it was
