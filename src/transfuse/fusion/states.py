@@ -45,7 +45,7 @@ def combined(
         if first.numel() and key in tied:
             made[name] = made[tied[key]]
         elif not first.is_floating_point():
-            made[name] = _whole_numbers(name, tensors)
+            made[name] = whole_numbers(name, tensors)
         elif is_weight(name, first):
             made[name] = rule(name, [tensor.double() for tensor in tensors]).to(first.dtype)
         else:
@@ -124,7 +124,12 @@ def require_alike(states: Sequence[State], names: Sequence[str] | None = None) -
         raise ModelError(what, fix="use output or feature fusion, or `ot` where only widths differ")
 
 
-def _whole_numbers(name: str, tensors: list[Tensor]) -> Tensor:
+def whole_numbers(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """Counts become the largest; other whole numbers stay.
+
+    Raises:
+        ModelError: they differ between the sources.
+    """
     if name.rpartition(".")[2] in COUNTS:
         return torch.stack(tensors).amax(0)
     if any(not torch.equal(tensors[0], tensor) for tensor in tensors[1:]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +170,7 @@ def trace(module: nn.Module, example: Tensor) -> Specification:
     known = dict(network.state_dict(keep_vars=True))
     axes = Axes()
     watch = _Watch(axes, known)
-    with undisturbed(network):
+    with undisturbed(network), _step_by_step():
         example = example.detach()
         with watch:
             outputs = network(example)
@@ -182,6 +183,17 @@ def trace(module: nn.Module, example: Tensor) -> Specification:
             for axis in watch.own[name]:
                 axes.fix(axis)
     return _specification(known, watch)
+
+
+@contextmanager
+def _step_by_step() -> Iterator[None]:
+    """Without torch's fused transformer layers, which would hide what happens inside."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _specification(known: Mapping[str, Tensor], watch: _Watch) -> Specification:
@@ -200,7 +212,7 @@ def _specification(known: Mapping[str, Tensor], watch: _Watch) -> Specification:
             probe = Probe(operation, name, argument, axis, start, segment.outer, segment.inner)
             probes.setdefault(segment.variable, []).append(probe)
     groups: dict[str, Group] = {}
-    for variable, found in parts.items():
+    for variable, found in sorted(parts.items(), key=lambda one: min((probe.operation for probe in probes.get(one[0], ())), default=0)):
         learnt = [part for part in found if part.learnt]
         if sizes[variable] < 2 or not learnt:
             continue
@@ -256,5 +268,5 @@ def collect(module: nn.Module, inputs: Tensor, specification: Specification, tak
 
     network = unwrapped(module)
     probes = [(name, probe) for name, group in specification.groups.items() for probe in group.probes]
-    with undisturbed(network), _Collect(probes, flat):
+    with undisturbed(network), _step_by_step(), _Collect(probes, flat):
         network(inputs)
