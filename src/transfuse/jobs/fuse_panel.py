@@ -59,12 +59,14 @@ class Panel:
         sources: by name.
         oracles: the same, remembered on disk.
         metric: the validation metric that chooses.
+        opened: what ways of one room share, by room: the sources' backbones and their features.
     """
 
     data: DataSet
     sources: Mapping[str, Source]
     oracles: Mapping[str, Oracle]
     metric: str
+    opened: dict[str, Any] = field(default_factory=dict)
     _said: dict[int, Tensor] = field(default_factory=dict)
 
     def outputs(self, samples: Samples) -> Tensor:

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from transfuse.core.types import DataSet, Samples
+from transfuse.engine.loader import is_labelled
 from transfuse.errors import TransfuseError
+from transfuse.fusion import features as feature_rules
 from transfuse.fusion import outputs as output_rules
+from transfuse.fusion import weights as weight_rules
 from transfuse.fusion.crossfit import out_of_fold
 from transfuse.fusion.output_rule import OutputRule, labelled
-from transfuse.jobs import finish
+from transfuse.jobs import finish, fuse_sources
 from transfuse.jobs.context import Context
+from transfuse.jobs.fuse_features import fuse_features, open_backbones, settled
 from transfuse.jobs.fuse_panel import Panel, Way
 from transfuse.jobs.fuse_sources import Source
+from transfuse.jobs.fuse_weights import mergeable, try_weights
 from transfuse.models.ensemble import Rule, ensemble
 from transfuse.recipe.blocks import BudgetBlock
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
@@ -27,19 +32,44 @@ PLAIN = "outputs.mean_probabilities"  # the plain ensemble, which every fusion i
 
 
 def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> tuple[FuseRecipe, dict[str, str]]:
-    """`how: auto` as a list of ways that may apply, and why these; any other recipe as it is."""
+    """`how: auto` as a list of ways that may apply, and why these and no others; any other recipe as it is.
+
+    Trainings of heads are given what a machine of any kind does, so that no `auto` is left in them.
+    """
+    block = recipe.features
+    block = block.model_copy(update={"train": settled(block.train), "finetune": settled(block.finetune)})
+    recipe = recipe.model_copy(update={"features": block})
     if recipe.how != "auto":
         return recipe, {}
     names = [SINGLE, *(f"outputs.{name}" for name in output_rules.names() if data.task in output_rules.card(name).tasks)]
     if data.task == "regression":
         names.remove("outputs.mean_logits")  # the mean of predictions is tried as the plain ensemble
-    reason = "auto: each source as it is, and every rule on outputs for the task"
+    left_out = []
+    if fuse_sources.tables_among(sources):
+        left_out.append("features: a table of predictions has none")
+    elif not bool(is_labelled(data.train.labels).any()):
+        left_out.append("features: no training sample has a label to learn a head from")
+    else:
+        names += [f"features.{name}" for name in feature_rules.names() if data.task in feature_rules.card(name).tasks]
+    why = mergeable(sources)
+    if why is not None:
+        left_out.append(f"weights: {why}")
+    else:
+        names += [f"weights.{name}" for name in weight_rules.names() if applies(name, recipe, data, len(sources))]
     if recipe.student is not None:
         names.append("distill")
-        reason += "; then the best of them is distilled into the student"
-        reason += " if it exceeds the budget" if limited(recipe.budget) else ""
+    reason = "auto: all ways that apply" + "".join(f"; no {text}" for text in left_out)
     blocks = [WayBlock.model_validate(parse_way(name)) for name in names]
-    return recipe.model_copy(update={"how": blocks}), {"how": reason}
+    quiet = {"features": block.model_copy(update={"contributions": False})} if "features" not in recipe.model_fields_set else {}
+    return recipe.model_copy(update={"how": blocks, **quiet}), {"how": reason}
+
+
+def applies(name: str, recipe: FuseRecipe, data: DataSet, sources: int) -> bool:
+    """Whether a rule on weights has what its card needs, apart from what only the weights tell."""
+    card = weight_rules.card(name)
+    base = recipe.base is not None or "base" not in card.needs
+    labels = "labels" not in card.needs or bool(is_labelled(data.train.labels).any())
+    return base and labels and data.task in card.tasks and (card.sources == "several" or sources == 2)
 
 
 def try_all(context: Context, recipe: FuseRecipe, panel: Panel) -> dict[str, Way]:
@@ -68,7 +98,7 @@ def try_all(context: Context, recipe: FuseRecipe, panel: Panel) -> dict[str, Way
 
 def way_function(name: str) -> Try:
     """What tries the ways of a room."""
-    return {"outputs": try_outputs}[name.partition(".")[0]]
+    return {"outputs": try_outputs, "features": try_features, "weights": try_weights}[name.partition(".")[0]]
 
 
 def singles(panel: Panel) -> dict[str, Way]:
@@ -110,6 +140,23 @@ def try_outputs(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
         kept = [member for member in members if member is not None]
         way.model = ensemble(kept, Rule(name, parameters, rule), list(data.classes), data.target, data.input_shape)
     return way
+
+
+def try_features(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBlock) -> Way:
+    """A rule on features: a head is trained on remembered features of labelled training samples, chosen and judged on validation.
+
+    Raises:
+        TransfuseError: a source has no features that can be read, or there are no labels.
+    """
+    name = block.name.partition(".")[2]
+    if panel.data.task not in feature_rules.card(name).tasks:
+        return Way(block.name, why=f"it is not defined for {panel.data.task}")
+    if "features" not in panel.opened:
+        networks = {source: opened.model for source, opened in panel.sources.items()}
+        panel.opened["features"] = open_backbones(context, networks, panel.data, recipe.features, recipe.cache, recipe.seed)
+    made = fuse_features(panel.opened["features"], name, block.parameters, recipe.augment)
+    ask = finish.asking(made.model)
+    return Way(block.name, ask(panel.data.val), ask, made.model, figures=made.figures)
 
 
 def crossfitted(make: Callable[[], OutputRule], said: Tensor, labels: Tensor, panel: Panel) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.fused_features import FeaturesBlock
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock
 from transfuse.recipe.problems import raise_all, under
 from transfuse.recipe.schema import PeerName, Recipe, objective_list
@@ -45,6 +46,10 @@ class FuseRecipe(Recipe):
     """what to do where a source's file is not there: stop, or go on without it"""
     how: Annotated[list[WayBlock], Field(min_length=1)] | Auto = "auto"
     """a way (weighted, outputs.gate, features.concat, weights.ties, distill, amalgamate), a list of ways, or auto: all that apply"""
+    base: Annotated[ModelBlock, BeforeValidator(source_string)] | None = None
+    """the weights that the sources were trained from, for task arithmetic, TIES, DARE and model stock"""
+    features: FeaturesBlock = FeaturesBlock()
+    """how features are brought together and heads are trained"""
     select_by: str | None = None
     """validation metric that chooses among ways; null: the task's first (accuracy, f1, rmse)"""
     student: Annotated[ModelBlock, BeforeValidator(source_string)] | None = None

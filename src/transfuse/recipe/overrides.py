@@ -13,7 +13,7 @@ from transfuse.recipe.forms import entry_names, method_of, open_up
 from transfuse.recipe.reading import Document, Key, read_value
 
 _METHODS = ("optimizer", "schedule", "weight", "head")  # blocks that name one method: setting another one replaces it
-_SOURCES = (("data",), ("source",), ("target",), ("student",), ("model",))  # where text is short for {source: text}
+_SOURCES = (("data",), ("source",), ("target",), ("student",), ("model",), ("base",))  # where text is short for {source: text}
 _EXAMPLE = "for example: train.epochs=10"
 
 
