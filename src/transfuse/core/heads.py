@@ -71,6 +71,17 @@ def read_ending(module: nn.Module, example: Tensor, taps: Taps | None = None) ->
     return Ending(path, weight, bias, inputs.detach(), plain, {name: feature.detach() for name, feature in features.items()})
 
 
+def last_layer(module: nn.Module, example: Tensor) -> str:
+    """Path of the linear layer or 1x1 convolution that runs last, whatever follows it.
+
+    Raises:
+        ModelError: there is no such layer.
+    """
+    network = unwrapped(module)
+    with undisturbed(network):
+        return _last(network, example)[0]
+
+
 def require_in_front(ending: Ending, path: str, whose: str) -> None:
     """
     Raises:

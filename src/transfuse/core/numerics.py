@@ -15,6 +15,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """(teacher_log_p, student_log_p) over the same events -> one value per sample."""
 
 
+UNKNOWN = -65504.0
+"""Logit of a class that a network doesn't know: finite, as caches keep it, and of probability 0; the lowest number of float16."""
+
+
 def at_least_fp32(values: Tensor) -> Tensor:
     """Half and bfloat16 become float32; float32 and float64 stay as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transfuse.core import taps
 from transfuse.core.grafts import grafted_tap, grafts_of, original_tap, regraft
-from transfuse.core.heads import read_ending
+from transfuse.core.heads import last_layer, read_ending
 from transfuse.core.seeds import derive
 from transfuse.core.taps import AUTO, Taps
 from transfuse.core.types import WeightedObjective
@@ -136,6 +136,8 @@ def unwrapped_outputs(module: nn.Module, sample: Tensor) -> int:
 
 
 def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int) -> tuple[WeightedObjective, str]:
+    if weighted.compares_several:
+        return _connect_several(weighted, student, teachers, seed)
     student_paths, teacher_paths = _paths(student, weighted.student_taps, "student"), []
     teacher_shapes, teacher = {}, None
     if "teacher.features" in weighted.card.needs or weighted.teacher_taps:
@@ -158,6 +160,38 @@ def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[st
         with _seeded(seed):
             weighted.objective.build(shapes, teacher_shapes)  # type: ignore[operator]
     return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
+
+
+def _connect_several(
+    weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int
+) -> tuple[WeightedObjective, str]:
+    """An objective on features of several teachers at once: what every network's last layer is given, unless taps are named.
+
+    Its `build` is told the teachers' shapes by TEACHER:PATH, and each teacher's signals hold its own features.
+    """
+    student_paths = _paths(student, weighted.student_taps or _at_the_end(student), "student")
+    if unknown := [name for name in weighted.teachers if name not in teachers]:
+        what = f"teacher '{unknown[0]}' is not a network, so it has no inner features"
+        fix = "name teachers that are networks, or use an objective that needs logits only"
+        raise RecipeError(what, where=f"objectives.{weighted.name}.teacher", fix=fix)
+    if stray := [path for path in weighted.teacher_taps if path.partition(":")[0] not in weighted.teachers]:
+        example = f"teacher_tap: [{', '.join(f'{name}:layer3' for name in weighted.teachers)}]"
+        raise ModelError(f"teacher_tap: '{stray[0]}' doesn't say whose feature it is", fix=f"write {example}")
+    teacher_paths: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in weighted.teachers:
+        paths = _paths(teachers[name], weighted.taps_of(name) or _at_the_end(teachers[name]), f"teacher '{name}': teacher")
+        found = Taps(teachers[name][0], paths, teachers[name][1]).shapes
+        teacher_paths += [f"{name}:{path}" for path in paths]
+        shapes |= {f"{name}:{path}": found[path] for path in paths}
+    with _seeded(seed):
+        weighted.objective.build(Taps(student[0], student_paths, student[1]).shapes, shapes)  # type: ignore[operator]
+    note = f"{weighted.name} compares {', '.join(student_paths)} with {', '.join(teacher_paths)}"
+    return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
+
+
+def _at_the_end(network: Network) -> tuple[str, ...]:
+    return (f"{last_layer(*network)}@input",)
 
 
 def _with_head(weighted: WeightedObjective, student: Network) -> WeightedObjective:

@@ -102,7 +102,7 @@ class Filling:
 
 def tapped_paths(objectives: Sequence[WeightedObjective], teacher: str) -> tuple[str, ...]:
     """The features of a teacher that objectives look at."""
-    return tuple(dict.fromkeys(path for one in objectives if teacher in one.teachers for path in one.teacher_taps))
+    return tuple(dict.fromkeys(path for one in objectives if teacher in one.teachers for path in one.taps_of(teacher)))
 
 
 def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:

@@ -3,7 +3,7 @@
 `check_objective` takes an objective's class and a reference: a slow, independent float64 loop over numpy arrays, written from the paper,
 in which every parameter is filled by its name. What a reference can ask for:
 
-- `student_logits`, `teacher_logits` [batch, classes]; `teachers_logits`, a list, where there are several teachers;
+- `student_logits`, `teacher_logits` [batch, classes]; `teachers_logits` and `teachers_features`, lists, where there are several teachers;
   `peers_logits`, a list, of the networks that learn beside the student;
 - `student_features`, `teacher_features`: the tapped feature, or a list in the recipe's order where there are several;
 - the same of the second view with the prefix `second_`, and of the turned pictures with `turned_90_`, `turned_180_` and `turned_270_`;

@@ -195,6 +195,7 @@ def step_table(step: Step, objective: nn.Module) -> dict[str, Any]:
         table[f"{prefix}student_logits"] = one.student.logits
         table[f"{prefix}student_features"] = _alone(list(one.student.features.values()))
         table[f"{prefix}teachers_logits"] = [teacher.logits for teacher in teachers]
+        table[f"{prefix}teachers_features"] = [_alone(list(teacher.features.values())) for teacher in teachers if teacher.features]
         table[f"{prefix}peers_logits"] = [peer.logits for peer in one.peers.values()]
         if len(teachers) == 1:
             table[f"{prefix}teacher_logits"] = teachers[0].logits

@@ -67,7 +67,7 @@ class Supervised(nn.Module):
         return with_features(asked_live(teacher) if turned else teacher, self._teacher_taps(name))
 
     def _teacher_taps(self, name: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(path for weighted in self._weighted if name in weighted.teachers for path in weighted.teacher_taps))
+        return tuple(dict.fromkeys(path for weighted in self._weighted if name in weighted.teachers for path in weighted.taps_of(name)))
 
     def train(self, mode: bool = True) -> Supervised:
         super().train(mode)
@@ -182,7 +182,7 @@ def inner_only(card: Card) -> bool:
 
 
 def _given(step: Step, weighted: WeightedObjective) -> Step:
-    teachers = {name: _tapped(step.teachers[name], weighted.teacher_taps) for name in weighted.teachers}
+    teachers = {name: _tapped(step.teachers[name], weighted.taps_of(name)) for name in weighted.teachers}
     return replace(step, student=_tapped(step.student, weighted.student_taps), teachers=teachers, second=None, rotations=())
 
 
