@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, fuse, load, resume, sweep
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, load, resume, sweep
     from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ __all__ = [
     "distill",
     "errors",
     "extract",
+    "finetune",
     "fuse",
     "load",
     "models",
@@ -42,6 +43,7 @@ _LAZY = {
     "distill": "transfuse.jobs.api",
     "extract": "transfuse.jobs.api",
     "fuse": "transfuse.jobs.api",
+    "finetune": "transfuse.jobs.api",
     "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",
     "sweep": "transfuse.jobs.api",

@@ -241,6 +241,41 @@ def extract(
     return runner_of(validated).run(validated, reporter, None, live)
 
 
+def finetune(
+    data: Any,
+    model: str | nn.Module | Mapping[str, Any],
+    policy: str | Mapping[str, Any] = "full",
+    objectives: Sequence[Any] | str = "auto",
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A pretrained network learns a new task, beside the same network from scratch.
+
+    Args:
+        data: as in `distill`.
+        model: the pretrained network: a source string, a module, or a recipe block, as in `distill`.
+        policy: what is trained, when and how fast: "lp_ft", or with settings {"gradual": {"until": 0.5}}.
+        objectives: as in `distill`; "start" is the teacher that answers as the network did before.
+        train: {"epochs": 30, ...}.
+        out: the run folder.
+        reporter: who is told what goes on; None: nobody.
+        recipe: any other key of the recipe: seed, depth, batchnorm, average, lr, augment, control, cache, budget.
+
+    Returns:
+        The run, as that of `distill`; its control was trained from scratch, and `.summary["finetune"]` says how the student was.
+
+    Raises:
+        TransfuseError: what was given has to change; says what, where and how.
+    """
+    live = Live()
+    values: dict[str, Any] = {"job": "finetune", **recipe, "model": _model(model, live, None), "policy": policy}
+    values["data"], live.data = _data(data)
+    validated = _validated(values, objectives, train, out, live)
+    return runner_of(validated).run(validated, reporter, None, live)
+
+
 def resume(
     path: str | Path,
     data: Any = None,

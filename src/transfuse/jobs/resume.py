@@ -13,9 +13,13 @@ from transfuse.jobs.opening import reopen
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.extract import ExtractRecipe
+from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
+
+OneRun = TaughtRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe | FuseRecipe
+"""Recipes of jobs that leave one run, whose live objects are known by name."""
 
 
 def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None = None) -> Run:
@@ -35,7 +39,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     recipe = load(context.rundir.resolved)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
-    missing = missing_live(recipe, context.live) if isinstance(recipe, (TaughtRecipe, AdaptRecipe, ExtractRecipe, FuseRecipe)) else []
+    missing = missing_live(recipe, context.live) if isinstance(recipe, OneRun) else []
     if missing:
         named = ", ".join(f"{key}=..." for key in missing)
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
@@ -56,10 +60,10 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def missing_live(recipe: TaughtRecipe | AdaptRecipe | ExtractRecipe | FuseRecipe, live: Live) -> list[str]:
+def missing_live(recipe: OneRun, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
     missing = missing_data(recipe, live)
-    trained = recipe.model if isinstance(recipe, ExtractRecipe) else recipe.student
+    trained = recipe.model if isinstance(recipe, (ExtractRecipe, FinetuneRecipe)) else recipe.student
     if trained is not None and trained.source.startswith("live") and live.student is None:
         missing.append("student")
     missing += [
@@ -79,7 +83,7 @@ def missing_live(recipe: TaughtRecipe | AdaptRecipe | ExtractRecipe | FuseRecipe
     return missing
 
 
-def missing_data(recipe: TaughtRecipe | AdaptRecipe | ExtractRecipe | FuseRecipe, live: Live) -> list[str]:
+def missing_data(recipe: OneRun, live: Live) -> list[str]:
     """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
     if isinstance(recipe, AdaptRecipe):
         given = live.data if isinstance(live.data, dict) else {}

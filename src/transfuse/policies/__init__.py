@@ -4,6 +4,7 @@
 training loop does the rest.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transfuse.core.registry import Registry
@@ -24,3 +25,21 @@ def get(name: str) -> Any:
 def names() -> list[str]:
     """All policies, plug-ins included."""
     return registry.names()
+
+
+class _Table(Mapping[str, Any]):
+    """Name -> class; a file is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in registry.names():
+            raise KeyError(name)
+        return registry.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registry.names())
+
+    def __len__(self) -> int:
+        return len(registry.names())
+
+
+TABLE: Mapping[str, Any] = _Table()

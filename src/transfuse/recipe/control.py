@@ -7,11 +7,12 @@ from typing import Any
 from transfuse.core.card import TaskName
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.extract import ExtractRecipe
+from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
 
-StudentRecipe = DistillRecipe | AdaptRecipe | ExtractRecipe
+StudentRecipe = DistillRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe
 """Recipes of jobs that train one student beside a control."""
 
 _NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "target_labels", "validate")

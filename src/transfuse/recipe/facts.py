@@ -35,6 +35,7 @@ class Facts:
         cores: CPU cores that the job may use.
         out: the run folder to take where the recipe names none.
         domains: whether the pool holds samples of a source and of a target domain.
+        start: whether the student starts from trained weights, to which a frozen copy of them can answer as the teacher "start".
         live_cards: card of each objective that was handed over as an object, by its name in the recipe ("live:ClassName").
     """
 
@@ -57,6 +58,7 @@ class Facts:
     cores: int = 1
     out: str | None = None
     domains: bool = False
+    start: bool = False
     live_cards: Mapping[str, Card] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
-from transfuse import objectives, probes
+from transfuse import objectives, policies, probes
 from transfuse.core.registry import did_you_mean
 from transfuse.core.signature import parameters
 from transfuse.engine.optim import OPTIMIZERS
@@ -18,7 +18,7 @@ from transfuse.recipe.forms import method_of
 from transfuse.recipe.problems import problem, raise_all, under, with_known_keys
 
 Auto = Literal["auto"]
-Kind = Literal["optimizer", "schedule", "weight", "head"]
+Kind = Literal["optimizer", "schedule", "weight", "head", "policy"]
 
 
 class Block(BaseModel):
@@ -38,7 +38,13 @@ class Block(BaseModel):
             raise with_known_keys(error, known, accepts_text="source" in known) from None
 
 
-TABLES: dict[Kind, Mapping[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weight": WEIGHT_SCHEDULES, "head": probes.TABLE}
+TABLES: dict[Kind, Mapping[str, Any]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "weight": WEIGHT_SCHEDULES,
+    "head": probes.TABLE,
+    "policy": policies.TABLE,
+}
 GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
 
 

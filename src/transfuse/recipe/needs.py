@@ -44,6 +44,8 @@ def default_blocks(facts: Facts) -> list[dict[str, Any]]:
     terms = DEFAULT_TERMS[facts.task]
     if facts.domains:
         terms = {LABEL_OBJECTIVE[facts.task]: {"weight": 1.0}, **DOMAIN_TERM[facts.task]}
+    if facts.start:
+        terms = {LABEL_OBJECTIVE[facts.task]: {"weight": 1.0}}
     if facts.peers:
         label = LABEL_OBJECTIVE[facts.task]
         terms = {**(terms if facts.teachers else {label: {"weight": 1.0}}), **MUTUAL_TERM}

@@ -7,6 +7,7 @@ from transfuse.recipe.assistants import AssistantsRecipe
 from transfuse.recipe.born_again import BornAgainRecipe
 from transfuse.recipe.eval import EvalRecipe
 from transfuse.recipe.extract import ExtractRecipe
+from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.schema import DistillRecipe, Recipe
 from transfuse.recipe.sweep import SweepRecipe
@@ -16,6 +17,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "adapt": AdaptRecipe,
     "extract": ExtractRecipe,
     "fuse": FuseRecipe,
+    "finetune": FinetuneRecipe,
     "born_again": BornAgainRecipe,
     "assistants": AssistantsRecipe,
     "sweep": SweepRecipe,
