@@ -2,8 +2,8 @@
 
     python -m benchmarks.align_mnist        benchmarks/results/align_mnist.json
 
-The networks are OTFusion's (784-400-200-100-10, no biases). The variant is chosen on 10,000 training pictures; test is looked at once, after
-that. Activations and units' statistics come from 10,000 other training pictures. Both networks have seen all training pictures.
+The networks are OTFusion's (784-400-200-100-10, no biases). The variant is chosen on 10,000 training pictures; test is looked at once,
+after that. Activations and units' statistics come from 10,000 other training pictures. Both networks have seen all training pictures.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.repair_mnist        benchmarks/results/repair_mnist.json
 
 Jordan et al., 2023, ICLR, report for an MLP with BatchNorm, parents 98.3: 80.7 after permuting and averaging, 95.5 repaired; for one of
-6 layers of 128 without BatchNorm, parents 96.5: 71.7 and 83.0. Trained here: pairs of 6x128, with and without, from different initial weights
-and in different order. Statistics are re-estimated on training pictures. Nothing is chosen, so test is looked at for every row.
+6 layers of 128 without BatchNorm, parents 96.5: 71.7 and 83.0. Trained here: pairs of 6x128, with and without, from different initial
+weights and in different order. Statistics are re-estimated on training pictures. Nothing is chosen, so test is looked at for every row.
 """
 
 from __future__ import annotations
