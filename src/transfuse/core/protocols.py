@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from transfuse.core.shipping import ExportRequest, Written
 from transfuse.core.types import Batch, DataParts, DataRequest, Model, ModelRequest, Progress, Samples, Signals, Step, Term
 
 
@@ -63,6 +64,40 @@ class DataSource(Protocol):
 
     def catalog(self) -> Mapping[str, str]:
         """Name -> one line, of what is there to choose from; for files, the shape of the name."""
+        ...
+
+
+class Exporter(Protocol):
+    """A class in export/, named like its file: one format in which a student is shipped. The constructor's parameters are the recipe's.
+
+    Attributes:
+        packages: what has to be installed, beside transfuse's own dependencies.
+        marks: None where the file must give the network's own answers; else (least agreement, largest loss) with which it passes.
+    """
+
+    packages: tuple[str, ...]
+
+    @property
+    def marks(self) -> tuple[float, float] | None: ...
+
+    def rehearse(self, request: ExportRequest) -> None:
+        """Tries with an untrained network what could make `write` fail after a training; writes nothing.
+
+        Raises:
+            ExportError: the network can't be had in this format.
+        """
+        ...
+
+    def write(self, request: ExportRequest) -> Written:
+        """Writes the files.
+
+        Raises:
+            ExportError: the network can't be had in this format.
+        """
+        ...
+
+    def open(self, folder: Path) -> Model:
+        """What was written, opened from its files alone, as a user would: its network, its own preprocessing, its class names."""
         ...
 
 

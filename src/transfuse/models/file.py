@@ -1,4 +1,4 @@
-"""Weights in a file: safetensors with its .json beside it, or a state dict for a named architecture (`file:r56.th`)."""
+"""Weights in a file: safetensors with its .json beside it, a state dict for a named architecture (`file:r56.th`), an exported program."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models.classes import SelectedOutputs
+from transfuse.models.exported import open_exported
 from transfuse.models.rebuild import rebuild
 from transfuse.models.saving import Sidecar, read_sidecar
 from transfuse.models.weights import read_state
@@ -23,6 +24,10 @@ def open_model(name: str, request: ModelRequest) -> Model:
         ModelError: missing or damaged file, unknown architecture, weights that don't fit it, a pickle that isn't trusted.
     """
     path = Path(name).expanduser()
+    if path.suffix == ".pt2":
+        return open_exported(path, request.trusted)
+    if path.suffix == ".onnx":
+        raise ModelError("an ONNX file is a network, not weights", f"file:{name}", f"write onnx:{name}")
     found = read_state(path, request.trusted)
     if isinstance(found, nn.Module):
         return Model(found.eval().float(), f"file:{name}", pretrained=True, notes=["unpickled: the file was declared trusted"])
@@ -50,4 +55,4 @@ def open_model(name: str, request: ModelRequest) -> Model:
 
 def catalog() -> Mapping[str, str]:
     """How a file is named; there is nothing to choose from."""
-    return {"PATH": "weights in .safetensors (with its .json), or .pt .pth .th with architecture: …"}
+    return {"PATH": "weights in .safetensors (with its .json), or .pt .pth .th with architecture: …; .pt2 of torch.export"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from transfuse.errors import ModelError
 from transfuse.models.classes import SelectedOutputs
 
 FORMAT = 1
+DESCRIBED = (".safetensors", ".onnx", ".pt2")  # files that have a .json beside them
 
 
 @dataclass
 class Sidecar:
-    """What the .json says; `select` are the chosen outputs of the stored network, where it has more than the model, and `grafts` the
-    layers that it has beside its architecture's."""
+    """What the .json says; `select` are the chosen outputs of the stored network, where it has more than the model, `grafts` the layers
+    that it has beside its architecture's, and `operators` the package that an exported graph's operators come from."""
 
     source: str = ""
     architecture: str | None = None
@@ -34,6 +35,7 @@ class Sidecar:
     target: Target | None = None
     select: list[int] | None = None
     grafts: list[dict[str, Any]] = field(default_factory=list)
+    operators: str | None = None
 
 
 @contextmanager
@@ -65,18 +67,7 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
     network, select = model.module, None
     if isinstance(network, SelectedOutputs):
         network, select = network.network, network.outputs.tolist()
-    facts = {
-        "format": FORMAT,
-        "source": model.source,
-        "architecture": model.architecture,
-        "options": model.options,
-        "preprocess": None if model.preprocess is None else model.preprocess.to_dict(),
-        "classes": model.classes,
-        "target": None if model.target is None else asdict(model.target),
-        "select": select,
-        "grafts": grafts_of(network),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-    }
+    facts = {**facts_of(replace(model, module=network)), "select": select}
     if facts.keys() & extra.keys():
         raise ValueError(f"extra repeats {sorted(facts.keys() & extra.keys())}")
     # cloned: tied weights share memory, which safetensors refuses
@@ -88,14 +79,31 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
         temporary.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable for its owner only
 
 
+def facts_of(model: Model) -> dict[str, Any]:
+    """What a .json beside a network's file says of it."""
+    network = model.network
+    return {
+        "format": FORMAT,
+        "source": model.source,
+        "architecture": model.architecture,
+        "options": model.options,
+        "preprocess": None if model.preprocess is None else model.preprocess.to_dict(),
+        "classes": model.classes,
+        "target": None if model.target is None else asdict(model.target),
+        "select": None,
+        "grafts": grafts_of(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
 def read_sidecar(path: Path) -> Sidecar | None:
-    """The .json beside a .safetensors file; None where there is none.
+    """The .json beside a file of weights or an exported network; None where there is none.
 
     Raises:
         ModelError: it isn't JSON, or not of this kind.
     """
     place = path.with_suffix(".json")
-    if path.suffix != ".safetensors" or not place.is_file():
+    if path.suffix not in DESCRIBED or not place.is_file():
         return None
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
@@ -110,6 +118,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
             target=Target(**facts["target"]) if facts.get("target") else None,
             select=facts.get("select"),
             grafts=facts.get("grafts") or [],
+            operators=facts.get("operators"),
         )
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ModelError(f"can't be read: {error}", str(place), "write it again, or delete it and say architecture: …") from error

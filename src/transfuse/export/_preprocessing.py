@@ -1,0 +1,128 @@
+"""A model's preprocessing as an ONNX graph: resize as Pillow does it, crop, scale, normalise; pictures of any size go in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from transfuse.core.preprocess import Preprocess
+
+INPUT, OUTPUT = "raw", "prepared"
+_MODES: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "linear", "antialias": 1},
+    "bicubic": {"mode": "cubic", "antialias": 1, "cubic_coeff_a": -0.5},
+    "nearest": {"mode": "nearest", "nearest_mode": "round_prefer_ceil"},
+}
+
+
+class _Builder:
+    """Nodes and constants of a graph in the making; every method adds a node and gives the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def constant(self, value: Any, dtype: Any) -> str:
+        name = f"preprocess/constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"preprocess/{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+
+def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, opset: int, ir_version: int) -> ModelProto:
+    """The graph from raw values to what the network takes.
+
+    Args:
+        preprocess: the network's.
+        shape: of one raw sample, (channels, height, width) or (columns,).
+        floats: whether raw values are float32 instead of 8-bit.
+        opset, ir_version: of the network that it is joined with.
+    """
+    build = _Builder()
+    value = INPUT if floats else build.add("Cast", INPUT, to=TensorProto.FLOAT)
+    given: list[Any] = ["batch", *shape]
+    if len(shape) == 3:
+        given[1] = preprocess.channels or shape[0]
+        if preprocess.size is not None:
+            given[2:] = ["height", "width"]
+            value = _sized(build, value, preprocess, rounded=not floats)
+    value = _normalised(build, value, preprocess, len(given))
+    build.nodes[-1].output[0] = OUTPUT
+    kind = TensorProto.FLOAT if floats else TensorProto.UINT8
+    made = [*given[:2], *(preprocess.size or given[2:])] if len(shape) == 3 else given
+    graph = helper.make_graph(
+        build.nodes,
+        "preprocessing",
+        [helper.make_tensor_value_info(INPUT, kind, given)],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, made)],
+        build.constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+def _normalised(build: _Builder, value: str, preprocess: Preprocess, rank: int) -> str:
+    """(value * scale - mean) / std, in the order and precision of `Preprocess.normalise`."""
+    shape = (1, -1) + (1,) * (rank - 2)
+    value = build.add("Mul", value, build.constant(preprocess.scale, np.float32))
+    if preprocess.mean or preprocess.std:
+        mean = np.reshape(np.array(preprocess.mean or (0.0,)), shape)
+        std = np.reshape(np.array(preprocess.std or (1.0,)), shape)
+        value = build.add("Div", build.add("Sub", value, build.constant(mean, np.float32)), build.constant(std, np.float32))
+    return value
+
+
+def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool) -> str:
+    """Resize and crop of the exact evaluation path; sizes are computed in float64, as Python does it."""
+    assert preprocess.size is not None
+    goal = (round(preprocess.size[0] / preprocess.crop), round(preprocess.size[1] / preprocess.crop))
+    shape = build.add("Shape", value)
+    height, width = (
+        build.add("Cast", build.add("Slice", shape, *(build.constant([i], np.int64) for i in (axis, axis + 1))), to=TensorProto.DOUBLE)
+        for axis in (2, 3)
+    )
+    if preprocess.resize == "crop_first":
+        value = _slice(build, value, *_frame(build, height, width, preprocess))
+        return _resize(build, value, build.constant(preprocess.size, np.int64), preprocess, rounded)
+    if preprocess.resize == "squash":
+        sizes = build.constant(goal, np.int64)
+    else:
+        factors = [build.add("Div", build.constant([side], np.float64), have) for side, have in zip(goal, (height, width), strict=True)]
+        factor = build.add("Max", *factors)
+        scaled = build.add("Round", build.add("Mul", build.add("Concat", height, width, axis=0), factor))
+        sizes = build.add("Cast", build.add("Max", scaled, build.constant(preprocess.size, np.float64)), to=TensorProto.INT64)
+    value = _resize(build, value, sizes, preprocess, rounded)
+    side = build.constant(preprocess.size, np.int64)
+    first = build.add("Div", build.add("Sub", sizes, side), build.constant([2, 2], np.int64))
+    return _slice(build, value, first, build.add("Add", first, side))
+
+
+def _frame(build: _Builder, height: str, width: str, preprocess: Preprocess) -> tuple[str, str]:
+    """(top, left), (bottom, right) of `Preprocess._frame`, int64 [2] each."""
+    assert preprocess.size is not None
+    crop, one = build.constant([preprocess.crop], np.float64), preprocess.size[0] / preprocess.size[1]
+    part_height = build.add("Mul", build.add("Min", height, build.add("Mul", width, build.constant([one], np.float64))), crop)
+    part_width = build.add("Mul", build.add("Min", width, build.add("Mul", height, build.constant([1 / one], np.float64))), crop)
+    whole, part = build.add("Concat", height, width, axis=0), build.add("Concat", part_height, part_width, axis=0)
+    two = build.constant([2.0, 2.0], np.float64)
+    edges = (build.add("Div", build.add(operator, whole, part), two) for operator in ("Sub", "Add"))
+    first, last = (build.add("Cast", build.add("Round", edge), to=TensorProto.INT64) for edge in edges)
+    return first, last
+
+
+def _slice(build: _Builder, value: str, first: str, last: str) -> str:
+    return build.add("Slice", value, first, last, build.constant([2, 3], np.int64))
+
+
+def _resize(build: _Builder, value: str, sizes: str, preprocess: Preprocess, rounded: bool) -> str:
+    """To so many pixels; 8-bit pictures stay whole numbers from 0 to 255."""
+    batch = build.add("Slice", build.add("Shape", value), build.constant([0], np.int64), build.constant([2], np.int64))
+    value = build.add("Resize", value, "", "", build.add("Concat", batch, sizes, axis=0), **_MODES[preprocess.interpolation])
+    if not rounded:
+        return value
+    return build.add("Clip", build.add("Round", value), build.constant(0, np.float32), build.constant(255, np.float32))
