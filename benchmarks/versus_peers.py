@@ -1,18 +1,20 @@
 """A distillation step of ours against torchdistill, a loop from a tutorial and a loop tuned by hand, alternating in one run.
 
     pip install -c constraints.txt -e ".[bench]"
-    python -m benchmarks.versus_peers                       all three teachers
-    python -m benchmarks.versus_peers --teachers middle
+    python -m benchmarks.versus_peers --train               everybody to the end under the middle teacher: accuracies
+    python -m benchmarks.versus_peers                       blocks of steps under all three teachers, on an otherwise quiet machine: times
+    python -m benchmarks.versus_peers --draw                the plot from the result file
 
 Everybody trains the same ResNet-20 on the same 10,000 pictures of CIFAR-10 with the same loss, schedule, augmentation and number of
 threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). The first block of each
-is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Under the middle teacher
-everybody trains to the end, and the accuracies on the 2,000 held-back pictures are compared; nothing is chosen by them.
+is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. With `--train` the accuracies
+on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -28,9 +30,11 @@ from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.peers.setting import BATCH, Setting
 from benchmarks.peers.turns import Contender
 
+TITLES = {"small": "ResNet-20", "middle": "ResNet-56", "large": "ResNet-32x4"}
 BASE, STEP_OF_STUDENT = "torchdistill", "student alone"
 TRAINED = "middle"  # the teacher under which everybody trains to the end
 EPOCH = 10_000 / BATCH
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "versus_peers.svg"
 
 
 def fill_cache(setting: Setting) -> None:
@@ -85,29 +89,58 @@ def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
     }
 
 
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Bars of the median time per step, one panel a teacher; whiskers are the smallest and the largest block."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for panel, (teacher, entry) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        for place, row in enumerate(reversed(entry["rows"])):
+            colour = "#0f766e" if row["name"].startswith("transfuse") else "#94a3b8"
+            low, high = row["spread_ms"]
+            median = row["ms_per_step"]
+            panel.barh(place, median, color=colour, height=0.7)
+            panel.plot([low, high], [place, place], color="#1f2937", linewidth=1)
+            panel.text(high, place, f"  {median:.0f}", va="center", fontsize=8)
+        panel.set_yticks(range(len(entry["rows"])), [row["name"] for row in reversed(entry["rows"])], fontsize=8)
+        panel.set_title(f"{teacher} teacher: {TITLES[teacher]}", fontsize=9)
+        panel.set_xlabel("ms per optimiser step", fontsize=8)
+        panel.margins(x=0.14)
+        panel.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
 @click.command()
 @click.option("--teachers", default="small,middle,large", show_default=True, help="which of them, with commas between")
-@click.option("--epochs", default=8, show_default=True, help="of the training under the middle teacher")
-@click.option("--rounds", default=6, show_default=True, help="of timed blocks under the other teachers")
+@click.option("--train", "to_the_end", is_flag=True, help="train to the end under the middle teacher instead of timing blocks")
+@click.option("--epochs", default=8, show_default=True, help="of that training")
+@click.option("--rounds", default=6, show_default=True, help="of timed blocks")
 @click.option("--block", default=20, show_default=True, help="optimiser steps a turn")
-@click.option("--only", default=None, help="names of contenders, with commas between '/' signs")
-def main(teachers: str, epochs: int, rounds: int, block: int, only: str | None) -> None:
+@click.option("--only", default=None, help="names of contenders, with '/' between; writes no result")
+@click.option("--draw", "only_draw", is_flag=True, help="draw the plot from the result file")
+def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, only: str | None, only_draw: bool) -> None:
     """Runs the comparison and writes results/versus_peers.json."""
     names = only.split("/") if only else list(CONTENDERS)
     earlier = results.FOLDER / "versus_peers.json"
-    found = json.loads(earlier.read_text())["teachers"] if earlier.exists() else {}
-    for teacher in teachers.split(","):
+    kept = json.loads(earlier.read_text()) if earlier.exists() else {}
+    found = {part: kept.get(part, {}) for part in ("timed", "trained")}
+    if only_draw:
+        draw(found["timed"], FIGURE)
+        return
+    for teacher in [TRAINED] if to_the_end else teachers.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            complete = teacher == TRAINED
-            steps = round(epochs * EPOCH) if complete else block * (rounds + 2)
+            steps = round(epochs * EPOCH) if to_the_end else block * (rounds + 2)
             setting = Setting(teacher, steps, torch.get_num_threads(), block, seed=0, folder=folder)
             fill_cache(setting)
-            contenders = take_turns(setting, names, None if complete else rounds)
-            found[teacher] = {"steps": steps, "block": block, "threads": setting.threads, "rows": table(contenders)}
+            load = os.getloadavg()[0]
+            contenders = take_turns(setting, names, None if to_the_end else rounds)
+            entry = {"steps": steps, "block": block, "threads": setting.threads, "load_before_and_after": [load, os.getloadavg()[0]]}
+            found["trained" if to_the_end else "timed"][teacher] = {**entry, "rows": table(contenders)}
             shutil.rmtree(folder, ignore_errors=True)
             Path(folder).mkdir()
         if not only:
-            click.echo(results.write("versus_peers", {"teachers": found}))
+            click.echo(results.write("versus_peers", found))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 import transfuse
-from transfuse.core.types import DataRequest
-from transfuse.jobs.networks import as_binary
+from transfuse.core.preprocess import Preprocess
+from transfuse.core.types import DataRequest, Model
+from transfuse.jobs.networks import as_binary, preprocess_of
+from transfuse.jobs.refusals import one_answer
 from transfuse.objectives import cross_entropy_loss, kd_loss
+from transfuse.recipe.blocks import ModelBlock
 
 
 def halves(count=300):
@@ -134,3 +137,26 @@ def test_live_students_that_differ_in_what_has_no_weights_have_controls_of_their
     assert control(nn.ReLU(), 0.1)
     assert not control(nn.Tanh(), 0.1)
     assert not control(nn.ReLU(), 0.5)
+
+
+def test_a_preprocess_without_a_scale_keeps_that_of_the_pictures():
+    data = transfuse.data.open_data("bundled:digits", DataRequest())
+    block = ModelBlock(source="live:Linear", preprocess={"mean": [0.5], "std": [0.5]})
+    unscaled = preprocess_of(block, Model(nn.Linear(1, 1), "live:Linear"), data)
+    assert unscaled.scale == data.preprocess.scale != 1
+    own = preprocess_of(block, Model(nn.Linear(1, 1), "live:Linear", preprocess=Preprocess(scale=1 / 7)), data)
+    assert own.scale == 1 / 7
+    written = preprocess_of(ModelBlock(source="live:Linear", preprocess={"scale": 1.0}), Model(nn.Linear(1, 1), "live:Linear"), data)
+    assert written.scale == 1.0
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_teacher_with_one_answer_to_everything_is_said_before_training(constant):
+    data = transfuse.data.open_data("bundled:digits", DataRequest())
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():
+        teacher[1].bias[3] += 1e4 * constant
+        teacher[1].weight.mul_(1 if constant else 100)
+    said = one_answer("teacher", Model(teacher, "live:Sequential", preprocess=data.preprocess), data)
+    assert (said is not None) == constant
+    assert said is None or ("says '3' about all of 32 validation samples" in said and "preprocess" in said)

@@ -226,8 +226,8 @@ def count_outputs(model: Model, data: DataSet) -> int:
 
 def preprocess_of(block: ModelBlock, model: Model, data: DataSet) -> Preprocess:
     """The recipe's, else the model's own, else the data's statistics; somebody's own network gets their own data as they are."""
-    if block.preprocess is not None:
-        return Preprocess.from_dict(block.preprocess)
+    if block.preprocess is not None:  # 8-bit pictures are 0..255 for nobody's mean and std, so the scale is never 1 by silence
+        return Preprocess.from_dict({"scale": (model.preprocess or data.preprocess).scale, **block.preprocess})
     if model.preprocess is None and model.source.startswith("live:") and data.source == "live":
         model.notes.append("it gets the inputs as they are" + (", pictures in 0..1" if data.modality == "image" else ""))
         return Preprocess(scale=data.preprocess.scale)

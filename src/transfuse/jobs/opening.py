@@ -21,7 +21,7 @@ from transfuse.evaluate import metrics
 from transfuse.jobs import control, peers
 from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
-from transfuse.jobs.refusals import other_splits, refuse
+from transfuse.jobs.refusals import one_answer, other_splits, refuse
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
 from transfuse.jobs.terms import card_of
 from transfuse.recipe.blocks import DataBlock, ModelBlock
@@ -81,7 +81,8 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
     }
     peers.refuse_unfit(student, members, data)
     refuse(resolved, data, student, teachers, context.live)
-    for warning in other_splits(resolved):
+    answers = [one_answer(name, model, data) for name, model in teachers.items() if resolved.teachers[name].train is None]
+    for warning in [*other_splits(resolved), *filter(None, answers)]:
         context.say(warning)
     return Opened(resolved, reasons, data, teachers)
 

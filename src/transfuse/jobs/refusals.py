@@ -20,11 +20,13 @@ from transfuse.errors import ModelError, RunError, TransfuseError
 from transfuse.jobs import terms
 from transfuse.jobs.answers import form_of, table_rows
 from transfuse.jobs.context import Live
-from transfuse.jobs.networks import example
+from transfuse.jobs.networks import device_of, example
 from transfuse.jobs.training import steps_of, views_of
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.load import load
 from transfuse.recipe.schema import DistillRecipe
+
+LOOKED_AT = 32  # validation samples that a teacher is tried on before training
 
 
 def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mapping[str, Model], live: Live) -> None:
@@ -72,6 +74,23 @@ def other_splits(recipe: DistillRecipe) -> list[str]:
             where = f"teacher '{name}' was trained on another split of {ours['source']}"
             warnings.append(f"{where}: it has probably seen some of this run's test samples, so its figures and the student's flatter")
     return warnings
+
+
+def one_answer(name: str, model: Model, data: DataSet) -> str | None:
+    """A warning about a teacher that names one class whatever it is shown; None where it doesn't."""
+    shown = torch.linspace(0, len(data.val) - 1, min(len(data.val), LOOKED_AT)).long().unique()
+    labels = data.val.labels[shown]
+    if model.module is None or data.task != "classification" or len(labels.unique()) < 2:
+        return None
+    assert model.preprocess is not None
+    module = model.network.eval()
+    with torch.no_grad():
+        outputs = module(data.val.exact(shown.tolist(), model.preprocess).to(device_of(module))).cpu()
+    named = (outputs > 0).long().flatten() if outputs.shape[1] == 1 else outputs.argmax(1)
+    if len(named.unique()) > 1:
+        return None
+    what = f"teacher '{name}' says '{data.classes[int(named[0])]}' about all of {len(shown)} validation samples"
+    return f"{what}, which have {len(labels.unique())} classes; is its preprocess (size, scale, mean, std) the one it was trained with?"
 
 
 def pool_size(data: DataSet) -> int:

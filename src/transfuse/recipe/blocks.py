@@ -83,7 +83,8 @@ class ModelBlock(Block):
     options: dict[str, Any] = Field(default={})
     """constructor options of the architecture, such as {shortcut: A}"""
     preprocess: dict[str, Any] | None = None
-    """how raw inputs become the model's: {size: 32, mean: [...], std: [...]}; overrides what the source says"""
+    """how raw inputs become the model's: {size: 32, mean: [...], std: [...]}; takes the place of what the source says, except for a scale
+    that it doesn't name: that stays the source's, else the data's (1/255 for 8-bit pictures)"""
     classes: dict[str, int] | list[str] | None = None
     """names of the outputs in order, or {class of the data: output number} to choose among many outputs"""
     trusted: bool = False
