@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from transfuse.core.types import Model, ModelRequest
 
-_NOT_SOURCES = ("classes", "groups", "live", "rebuild", "saving", "surgery", "weights")
+_NOT_SOURCES = ("classes", "exported", "groups", "live", "rebuild", "saving", "surgery", "weights")
 registry = Registry("transfuse.models", "model source", ModelError, skip=_NOT_SOURCES, nested=False)
 
 
@@ -56,7 +56,7 @@ def _suggestion(source: str) -> str:
     if word in registry.names():
         return f"write {word}:NAME; `transfuse ls models {word}` lists what there is"
     if Path(word).expanduser().exists():
-        return f"write file:{word}"
+        return f"write {'onnx' if word.endswith('.onnx') else 'file'}:{word}"
     for prefix in ("builtin", "torchvision", "timm"):
         try:
             if word in registry.module(prefix).catalog():
@@ -99,8 +99,17 @@ def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | l
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Puts a file's weights into a live module of the same architecture, as for a student that was given as a module."""
+    """Puts a file's weights into a live module of the same architecture, as for a student that was given as a module.
+
+    A head that was replaced, or layers that were put into the module (`core.grafts`), are put in again, where the .json beside the file
+    tells of them and the module has none.
+    """
+    from transfuse.core.grafts import grafts_of, regraft
+    from transfuse.models.saving import read_sidecar
     from transfuse.models.weights import load_into, read_state
 
     state: dict[str, Tensor] = read_state(Path(path), trusted=False)
+    sidecar = read_sidecar(Path(path))
+    if sidecar is not None and not grafts_of(module):
+        regraft(module, sidecar.grafts)
     load_into(module, state, str(path))
