@@ -164,7 +164,8 @@ def obtain_student(context: Context, ready: Ready) -> tuple[Model, TrainingRows]
     student = fitting.assembled(ready.backbone, ready.paths, fitted, data, example(ready.backbone, data))
     about: dict[str, Any] = fitting.told(recipe, fitted, data, rows)
     seconds = {"features": round(extractor.seconds, 4), "head": round(time.monotonic() - started, 4)}
-    context.keep("extract", {**about, "taps": list(ready.paths), "computed": extractor.computed, "seconds": seconds})
+    made = {"taps": list(ready.paths), "computed": extractor.computed, "seconds": seconds, "control": recipe.control}
+    context.keep("extract", {**about, **made})
     context.keep("seconds.student", extractor.seconds + seconds["head"])
     context.say(_choice(about))
     if about["ends"] == "other":
@@ -220,9 +221,9 @@ def keep_map(context: Context, ready: Ready, rows: TrainingRows) -> None:
 
 
 def _explained(extractor: Extractor, rows: TrainingRows, samples: int) -> str:
-    views = len(rows.features) // max(samples, 1)
+    views = len(rows.features) // max(samples, 1) - 1
     what = f"features: {rows.features.shape[1]} of {', '.join(extractor.paths)}, for {samples:,} samples"
-    what += f" in {views} views" if views > 1 else ""
+    what += f" as they are and in {views} views" if views else ""
     if not extractor.computed:
         return f"{what}; all were remembered, read in {extractor.seconds:.2g} s"
     return f"{what}; {extractor.computed:,} were computed, in {extractor.seconds:.2g} s"

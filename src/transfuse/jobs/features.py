@@ -180,17 +180,19 @@ def _unchanged(inputs: Tensor) -> Tensor:
 
 @dataclass
 class TrainingRows:
-    """What a head is fitted to: one row per training sample and view.
+    """What a head is fitted to: one row per training sample, and one per view of it where there are some.
 
     Attributes:
-        features: float32 [rows, width].
+        features: float32 [rows, width]; all samples as they are, then all in their first view, and so on.
         labels: of the rows, as the network is to predict them: regression in standard deviations.
         sample: int64 [rows], the row's place in the training part.
+        plain: bool [rows], the samples as they are: what a held-out fold is judged on.
     """
 
     features: np.ndarray
     labels: np.ndarray
     sample: np.ndarray
+    plain: np.ndarray
 
 
 def ordered_pool(data: DataSet, folded: bool) -> tuple[Samples, np.ndarray]:
@@ -214,14 +216,17 @@ def training_rows(extractor: Extractor, data: DataSet, folded: bool, views: View
         extractor: of the network.
         data: opened.
         folded: whether the run is one of several on folds.
-        views: augmentation; None: samples as they are, along the exact path.
+        views: augmentation; None: samples as they are, along the exact path, and nothing else.
         loader: memory or workers.
     """
     pool, places = ordered_pool(data, folded)
-    found = [extractor.exact(pool)] if views is None else extractor.views(pool, views, loader, len(data.classes) or None)
+    found = [extractor.exact(pool)]
+    if views is not None:
+        found += extractor.views(pool, views, loader, len(data.classes) or None)
     labels = data.train.labels.numpy()
     if data.target is not None:
         labels = ((labels - np.array(data.target.mean)) / np.array(data.target.std)).astype(np.float32)
     count = len(found)
     features = np.concatenate([view[places] for view in found])
-    return TrainingRows(features, np.concatenate([labels] * count), np.tile(np.arange(len(places)), count))
+    plain = np.arange(len(features)) < len(places)
+    return TrainingRows(features, np.concatenate([labels] * count), np.tile(np.arange(len(places)), count), plain)

@@ -25,7 +25,7 @@ from transfuse.jobs.context import Context
 from transfuse.jobs.features import TrainingRows
 from transfuse.jobs.rundir import write_json
 from transfuse.probes.assembly import ending
-from transfuse.probes.choice import Candidate, Fitted, Plan, choose
+from transfuse.probes.choice import Candidate, Fitted, Folds, Plan, choose
 from transfuse.probes.problem import Problem, settings
 from transfuse.recipe.extract import ExtractRecipe
 
@@ -99,7 +99,8 @@ def fit(context: Context, recipe: ExtractRecipe, data: DataSet, rows: TrainingRo
         shown = {"best of folds": best(candidate.mean for candidate in candidates)}
         context.listen(Progress(name, done * len(grid), recipe.choose.folds * len(grid), float(done), shown))
 
-    return choose(plan, problem, None if held is None else held[rows.sample], _known(path, len(rows.features)), keep)
+    known = _known(path, len(rows.features))
+    return choose(plan, problem, None if held is None else Folds(held[rows.sample], rows.plain), known, keep)
 
 
 def _known(path: Path, rows: int) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""Which module runs a recipe: that of its job, or the one that repeats any job with several seeds."""
+"""Which module runs a recipe: that of its job, or one that repeats any job with several seeds or on several folds."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ from transfuse.recipe.schema import Recipe
 def runner_of(recipe: Recipe) -> ModuleType:
     """A module with `run(recipe, reporter, recipe_text, live)` and `resume(context, recipe)`; that of a job whose recipe is no
     distillation's also has `check(recipe, reporter, live)`."""
-    return importlib.import_module(f"transfuse.jobs.{'seeds' if recipe.seed_list() else recipe.job}")
+    name = "seeds" if recipe.seed_list() else "folds" if recipe.validate is not None else recipe.job
+    return importlib.import_module(f"transfuse.jobs.{name}")

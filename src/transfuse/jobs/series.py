@@ -30,7 +30,7 @@ from transfuse.report.series import one_line
 RUNS = "runs"  # the folder of the run folders
 GIVEN = "recipe.given.yaml"  # the recipe with some `auto` left to each run
 _SERIES_OWN = ("job", "seed", "seeds", "out")
-_OF_A_RUN = ("models", "teachers", "transfer", "teacher_forwards", "seconds")
+_OF_A_RUN = ("models", "teachers", "transfer", "teacher_forwards", "seconds", "extract")
 
 
 @dataclass

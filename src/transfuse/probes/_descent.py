@@ -34,7 +34,7 @@ def newton_like(layer: nn.Linear, problem: Problem, penalty: float, iterations: 
     nn.init.zeros_(layer.bias)
     features, labels = tensors_of(problem, torch.float64)
     optimizer = torch.optim.LBFGS(
-        layer.parameters(), max_iter=iterations, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        layer.parameters(), max_iter=iterations, tolerance_grad=1e-8, tolerance_change=1e-11, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:

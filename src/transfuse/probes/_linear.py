@@ -13,8 +13,8 @@ def layer_of(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
     """outputs = inputs @ weight.T + bias, from [outputs, width] and [outputs]."""
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-        layer.bias.copy_(torch.from_numpy(np.ascontiguousarray(bias)))
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
     return layer.requires_grad_(False)
 
 

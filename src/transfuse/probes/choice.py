@@ -37,6 +37,19 @@ class Plan:
     higher_is_better: bool
 
 
+@dataclass(frozen=True)
+class Folds:
+    """Which rows are held out together, and which of them a head is judged on.
+
+    Attributes:
+        fold: int64 [rows]; rows of one sample share theirs.
+        judged: bool [rows].
+    """
+
+    fold: np.ndarray
+    judged: np.ndarray
+
+
 @dataclass
 class Candidate:
     """One combination of settings, and what it reached on each held-out fold."""
@@ -57,7 +70,8 @@ class Fitted:
         preparation, head: the parts that `assembly.ending` puts together.
         setting: the chosen one.
         candidates: all, in the order of the grid; without scores where there was nothing to choose.
-        out_of_fold: float64 [rows, outputs], what the chosen setting said about each row when it was held out; None without folds.
+        out_of_fold: float64 [rows, outputs], what the chosen setting said about each judged row when it was held out, NaN about the
+            others; None without folds.
         factor: by which margins were multiplied; None where outputs are no margins.
     """
 
@@ -72,7 +86,7 @@ class Fitted:
 def choose(
     plan: Plan,
     problem: Problem,
-    folds: np.ndarray | None,
+    folds: Folds | None,
     known: Mapping[str, list[float]] | None = None,
     keep: Callable[[list[Candidate]], None] | None = None,
 ) -> Fitted:
@@ -83,8 +97,7 @@ def choose(
     Args:
         plan: the head and how it is judged.
         problem: features as they come from the network, and labels.
-        folds: int64 [rows], the fold in which each row is held out; rows of one sample share theirs. None: nothing is held out, and
-            nothing can be chosen.
+        folds: which rows are held out together; None: nothing is held out, and nothing can be chosen.
         known: scores of an earlier, interrupted choice, by the text of the setting.
         keep: told about the candidates after each fold.
     """
@@ -111,22 +124,23 @@ def choose(
     return fitted
 
 
-def out_of_fold(plan: Plan, problem: Problem, folds: np.ndarray, setting: Mapping[str, Any]) -> np.ndarray:
-    """float64 [rows, outputs]: what the head says about each row when it is held out."""
-    found = np.full((len(folds), problem.outputs), np.nan)
+def out_of_fold(plan: Plan, problem: Problem, folds: Folds, setting: Mapping[str, Any]) -> np.ndarray:
+    """float64 [rows, outputs]: what the head says about each judged row when it is held out; NaN about the others."""
+    found = np.full((len(folds.fold), problem.outputs), np.nan)
     for held, learnt, prepared in _prepared(plan, problem, folds, 0):
         found[held] = outputs_of(plan.head.fit(learnt, setting), prepared)
     return found
 
 
-def _prepared(plan: Plan, problem: Problem, folds: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, Problem, np.ndarray]]:
-    """Per fold: which rows are held out, the prepared others, the prepared features of those held out."""
-    for fold in np.unique(folds)[first:]:
-        held = folds == fold
+def _prepared(plan: Plan, problem: Problem, folds: Folds, first: int) -> Iterator[tuple[np.ndarray, Problem, np.ndarray]]:
+    """Per fold: which rows are judged, the prepared rows that are learnt from, the prepared features of those that are judged."""
+    for fold in np.unique(folds.fold)[first:]:
+        held = folds.fold == fold
         learnt = problem.select(np.flatnonzero(~held))
         preparation = fit_preparation(learnt.features, plan.standardise, plan.components, problem.seed)
         learnt.features = preparation(learnt.features)
-        yield held, learnt, preparation(problem.features[held])
+        judged = held & folds.judged
+        yield judged, learnt, preparation(problem.features[judged])
 
 
 def _best(candidates: list[Candidate], higher: bool) -> dict[str, Any]:
@@ -147,6 +161,7 @@ def _scale(plan: Plan, problem: Problem, fitted: Fitted) -> None:
     """Makes probabilities of margins; the decisions stay as they are."""
     if not plan.card.margins or problem.task == "regression" or fitted.out_of_fold is None:
         return
-    fitted.factor = fitted_factor(fitted.out_of_fold, problem.labels, problem.task == "multilabel")
+    judged = ~np.isnan(fitted.out_of_fold[:, 0])
+    fitted.factor = fitted_factor(fitted.out_of_fold[judged], problem.labels[judged], problem.task == "multilabel")
     fitted.head = sharpened(fitted.head, fitted.factor)
     fitted.out_of_fold *= fitted.factor

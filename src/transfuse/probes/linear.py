@@ -31,7 +31,7 @@ class Linear:
     tuned: ClassVar[tuple[str, ...]] = ("penalty",)
 
     def __init__(
-        self, penalty: Annotated[float, Ge(0)] | list[Annotated[float, Ge(0)]] = PENALTIES, iterations: Annotated[int, Ge(1)] = 500
+        self, penalty: Annotated[float, Ge(0)] | list[Annotated[float, Ge(0)]] = PENALTIES, iterations: Annotated[int, Ge(1)] = 200
     ):
         self.penalty, self.iterations = penalty, iterations
 

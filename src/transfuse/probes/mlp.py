@@ -42,7 +42,7 @@ class MLP:
         hidden: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = [256],  # noqa: B006  read, never changed
         weight_decay: Annotated[float, Ge(0)] | list[Annotated[float, Ge(0)]] = DECAYS,
         lr: Annotated[float, Gt(0)] = 0.001,
-        epochs: Annotated[int, Ge(1)] = 100,
+        epochs: Annotated[int, Ge(1)] = 50,
         batch_size: Annotated[int, Ge(1)] = 128,
     ):
         self.hidden, self.weight_decay, self.lr, self.epochs, self.batch_size = hidden, weight_decay, lr, epochs, batch_size

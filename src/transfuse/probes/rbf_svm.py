@@ -21,7 +21,7 @@ CARD = HeadCard(
     ends="other",
     margins=True,
 )
-PENALTIES = [10.0, 1.0, 0.1, 0.01]
+PENALTIES = [1.0, 0.1, 0.01]
 GAMMAS = [0.3, 1.0, 3.0]
 
 

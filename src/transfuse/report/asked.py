@@ -8,6 +8,7 @@ from typing import Any
 
 from transfuse import objectives
 from transfuse.errors import TransfuseError
+from transfuse.report import extraction, finetuning
 
 
 @dataclass
@@ -89,12 +90,17 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Student", model(recipe["student"])))
     for name, block in (recipe.get("peers") or {}).items():
         found.append((f"Peer {name}", f"{model(block)}, learns beside the student"))
-    if recipe.get("control"):
+    if recipe.get("job") == "extract":
+        found += [("Model", model(recipe.get("model"))), *extraction.lines(recipe)]
+    elif recipe.get("control"):
         same = f"the same student from {'the source alone' if adapting else 'labels only'}"
+        if recipe.get("job") == "finetune":
+            found += [("Model", model(recipe.get("model"))), *finetuning.lines(recipe)]
+            same = finetuning.CONTROL
         known = {"reuse": f"{same} (a stored one is reused)", "train": same}
         found.append(("Control", known.get(recipe["control"], str(recipe["control"]))))
     train = recipe.get("train") or {}
-    if train:
+    if train and (recipe.get("job") != "extract" or recipe.get("control") in ("train", "reuse")):
         length = f"{train['steps']} steps" if train.get("steps") else f"{train.get('epochs', '?'):g} epochs" if train.get("epochs") else ""
         optimizer = next(iter(train.get("optimizer") or {}), "")
         batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""

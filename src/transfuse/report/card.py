@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transfuse.report import asked, loading, table, words
+from transfuse.report import asked, fusion, loading, table, words
 from transfuse.report.collect import RunFiles, collect, write_whole
 
 
@@ -26,8 +26,10 @@ def render(run: RunFiles) -> str:
     parts = [f"# {plain(asked.model(student))}", plain(found.sentence), *map(plain, found.details)]
     parts += [plain(line) for _, line in words.budget(summary, run.recipe)]
     parts.append(markdown_table(table.rows(summary)))
-    control = f" The control is the same student, {words.control_is(summary)}." if "control" in summary["models"] else ""
+    control = f" The control is {words.control_is(summary)}." if "control" in summary["models"] else ""
     parts.append(f"Test split.{control} {table.latency_note(summary)}".strip())
+    for part in fusion.tables(summary):
+        parts += [f"## {part.heading}", plain(part.note), markdown_table(part.rows)]
     facts = [f"- {what}: {plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [
         f"- Objective: {plain(term.title)}{f' ({plain(term.settings)})' if term.settings else ''}" for term in asked.terms(run.recipe)

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from transfuse.evaluate.calibration import reliability
-from transfuse.report import asked, gallery, loading, perclass, plots, table, words
+from transfuse.report import asked, extraction, finetuning, fusion, gallery, loading, perclass, plots, table, words
 from transfuse.report.collect import Predictions, RunFiles, collect, write_whole
 from transfuse.report.drawing import role
 
@@ -47,6 +47,7 @@ def render(run: RunFiles) -> str:
         rows=table.rows(summary),
         role=role,
         control_is=words.control_is(summary),
+        fusion=fusion.tables(summary),
         latency_note=table.latency_note(summary),
         asked=asked.lines(run.recipe),
         terms=asked.terms(run.recipe),
@@ -83,7 +84,9 @@ def _heading(run: RunFiles) -> str:
     if words.adapted(run.summary):
         ends = [(run.recipe.get(key) or {}).get("source") for key in ("source", "target")]
         return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
-    job = {"distill": "Distillation"}.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
+    job = {"distill": "Distillation", "fuse": "Fusion", "finetune": "Fine-tuning"}.get(
+        run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize()
+    )
     if words.peers_of(run.summary) and not run.summary.get("teachers"):
         job = "Mutual learning"
     source = (run.recipe.get("data") or {}).get("source")
@@ -97,21 +100,24 @@ def _selecting(run: RunFiles) -> str:
 def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
     """(caption, figure) of those that the folder has the numbers for."""
     name = run.summary["primary"]["name"]
+    curves = {trained: curve for trained, curve in run.curves.items() if not trained.startswith("features.")}  # heads, by the dozen
     found: list[tuple[str, Markup | None]] = [
         (
             f"{words.title(name)[0].upper()}{words.title(name)[1:]} against size, with 95% intervals",
             plots.size_plot(table.models(run.summary), name),
         ),
-        (f"On the {_selecting(run)}validation split during training", plots.validation_plot(run.curves, name) if run.curves else None),
+        (f"On the {_selecting(run)}validation split during training", plots.validation_plot(curves, name) if curves else None),
     ]
     if "student" in run.curves:
         found.append(("Training loss; terms before weighting", plots.loss_plot(run.curves["student"])))
-    for name, curve in run.curves.items():
+    for name, curve in curves.items():
         if curve.train and curve.train[0].get("stage") == "preparation":
             whose = name.removeprefix("student.")
             found.append((f"Preparation of {whose}, before the student's own training", plots.loss_plot(curve, f"{whose}'s own parts")))
     if run.task == "classification":
         found.append(("Calibration: on the dashed line, confidence comes true", _calibration(run)))
+    found += extraction.figures(run)
+    found += finetuning.figures(run)
     return [(caption, drawn) for caption, drawn in found if drawn is not None]
 
 

@@ -58,7 +58,7 @@ def shown(value: Any) -> str:
 
 def verdict(summary: Summary) -> Verdict:
     """The finding of a series in a sentence, and what else a reader should know at once."""
-    return {"seeds": _seeds, "generations": _generations, "chain": _chain, "sweep": _sweep}[summary["series"]](summary)
+    return {"seeds": _seeds, "folds": _folds, "generations": _generations, "chain": _chain, "sweep": _sweep}[summary["series"]](summary)
 
 
 def _mean(name: str, spread: Mapping[str, Any]) -> str:
@@ -84,6 +84,25 @@ def _seeds(summary: Summary) -> Verdict:
         [] if gain["interval"] is None else ["Figures are means and standard deviations over seeds; the gain is taken within each seed."]
     )
     return Verdict(*_gained(name, gain["mean"], gain["interval"], f"{over} the student", "its control", both), details)
+
+
+def _folds(summary: Summary) -> Verdict:
+    """The out-of-fold figures first: they are of all training samples, and the test part had no share in them."""
+    name, found = summary["primary"]["name"], summary["out_of_fold"]
+    count, spread = summary["aggregate"]["n"], summary["aggregate"]["models"]["student"]["metrics"].get(name)
+    value, control = (value_of(found, model, name) for model in ("student", "control"))
+    gain, bounds = found["transfer"].get("gain"), found["transfer"].get("gain_interval")
+    who = f"On {count} folds, each sample judged while it was held out, the student"
+    details = [] if spread is None else [f"Mean and standard deviation over folds: {_mean(name, spread)}."]
+    details.append("The interval covers chance in the samples, not in training.")
+    if value_of(summary, "student", name) is not None:
+        test = words.metric(name, value_of(summary, "student", name))
+        details.append(f"Refitted on the whole training part, it reaches {test} on the test part, which chose nothing.")
+    if gain is None or value is None or control is None:
+        reached = words.metric(name, value)
+        return Verdict("none", f"{who} reaches {words.title(name)} {reached}.", details[:1] + details[2:])
+    both = f"{words.metric(name, value)} against {words.metric(name, control)}"
+    return Verdict(*_gained(name, gain, bounds, who, "its control", both), details)
 
 
 def _gained(name: str, gain: float, interval: Sequence[float] | None, who: str, whom: str, both: str) -> tuple[words.Tone, str]:
@@ -203,7 +222,9 @@ def rows(summary: Summary) -> list[dict[str, str]]:
             row[f"validation {words.title(metric)}"] = words.metric(metric, value) if value is not None else ""
             row |= {"state": _state(run), "front": "yes" if run["name"] in front else ""}
         test, control = value_of(run, "student", name), value_of(run, "control", name)
-        row[f"test {words.title(name)}"] = words.metric(name, test) if test is not None else ""
+        row[words.title(name) if summary["series"] == "folds" else f"test {words.title(name)}"] = (
+            words.metric(name, test) if test is not None else ""
+        )
         if not search:
             row["95% interval"] = words.interval(name, (student.get("intervals") or {}).get(name))
         row |= {
@@ -287,11 +308,16 @@ def _spread_row(title: str, name: str, spread: Mapping[str, Any], show: Callable
 
 def notes(summary: Summary) -> list[str]:
     """What a reader of the table of runs has to know, in sentences."""
-    found = ["Test split."] if summary["series"] != "sweep" else []
+    found = ["Test split."] if summary["series"] not in ("sweep", "folds") else []
+    if summary["series"] == "folds":
+        found.append("Figures of a fold are of the samples that it holds out; those of the refit are of the test part.")
     if summary["series"] == "sweep":
         found.append("Trials are chosen on the validation split alone; test figures are shown only for those on the Pareto front.")
     if any("control" in (run.get("models") or {}) for run in summary["runs"]):
-        found.append("The control is the same student from the same initial weights and batches, trained without what was transferred.")
+        if "extract" in (first := summary["runs"][0]):
+            found.append(f"The control is {words.control_is(first)}.")
+        else:
+            found.append("The control is the same student from the same initial weights and batches, without what was transferred.")
     found += [f"{run['name']} failed: {run['reason']}" for run in summary["runs"] if run["state"] == "failed"]
     return found
 
@@ -300,6 +326,7 @@ def spread_note(summary: Summary) -> str:
     """What was summed up, and how."""
     which = {
         "seeds": "Over all runs.",
+        "folds": "Over the folds, which share most of their training samples, so that these intervals are too narrow.",
         "generations": "Over the generations that were taught.",
         "sweep": "Over the seeds of the chosen configuration.",
     }.get(summary["series"], "")
@@ -308,8 +335,15 @@ def spread_note(summary: Summary) -> str:
 
 def heading(summary: Summary, recipe: Mapping[str, Any]) -> str:
     """The page's title."""
-    jobs = {"distill": "Distillation", "born_again": "Born-again networks", "assistants": "Teacher assistants", "sweep": "Sweep"}
+    jobs = {
+        "distill": "Distillation",
+        "born_again": "Born-again networks",
+        "assistants": "Teacher assistants",
+        "sweep": "Sweep",
+        "extract": "Feature extraction",
+    }
     job = jobs.get(str(summary["job"]), str(summary["job"]).replace("_", " ").capitalize())
     source = (recipe.get("data") or {}).get("source")
     times = f", {len(summary['runs'])} seeds" if summary["series"] == "seeds" else ""
+    times = f", {summary['aggregate']['n']} folds" if summary["series"] == "folds" else times
     return f"{job} on {source}{times}" if source else f"{job}{times}"

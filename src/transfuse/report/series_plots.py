@@ -21,7 +21,7 @@ _FRONT = "student"  # colour of what is on the front
 
 def figures(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     """(caption, figure) of those that the summary has the numbers for."""
-    draw = {"seeds": _seeds, "generations": _generations, "chain": _chain, "sweep": _sweep}[summary["series"]]
+    draw = {"seeds": _seeds, "folds": _folds, "generations": _generations, "chain": _chain, "sweep": _sweep}[summary["series"]]
     return draw(summary)
 
 
@@ -37,7 +37,12 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _seeds(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+def _folds(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """The runs on folds, without the last one, whose figures are of other samples."""
+    return _seeds({**summary, "runs": summary["runs"][:-1]}, "the samples that it holds out", "fold")
+
+
+def _seeds(summary: Mapping[str, Any], where: str = "the test split", what: str = "seed") -> list[tuple[str, Markup]]:
     """A line per run from its control to its student."""
     name = summary["primary"]["name"]
     runs = [run for run in summary["runs"] if value_of(run, "student", name) is not None][:_MOST_RUNS]
@@ -63,7 +68,7 @@ def _seeds(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     axes.set_xlabel(_title(name))
     axes.grid(axis="y", visible=False)
     drawn.legend(labelcolor=colour("ink"), loc="outside upper center", ncols=2, handlelength=1.2, frameon=False, fontsize=8.5)
-    return [(f"{_capital(words.title(name))} of each run on the test split; dashed: means", svg(drawn, f"{words.title(name)} by seed"))]
+    return [(f"{_capital(words.title(name))} of each run on {where}; dashed: means", svg(drawn, f"{words.title(name)} by {what}"))]
 
 
 def _errorbars(axes: Axes, across: Sequence[float], runs: Sequence[Run], model: str, name: str, shift: float) -> None:

@@ -112,9 +112,19 @@ class Verdict:
 
 def verdict(summary: Mapping[str, Any]) -> Verdict:
     """Does the student beat its control, by how much, and how sure is that?"""
+    if "fusion" in summary:
+        from transfuse.report import fusion  # which has its words from here
+
+        return fusion.verdict(summary)
     name = summary["primary"]["name"]
     tone, sentence = _finding(summary, name)
-    details = [*_on_the_source(summary, name), *_against_teachers(summary, name), *_peers(summary, name), *_agreement(summary)]
+    details = [
+        *_on_the_source(summary, name),
+        *_against_teachers(summary, name),
+        *_peers(summary, name),
+        *_agreement(summary),
+        *_features(summary),
+    ]
     if summary["models"].get("control") and (summary.get("transfer") or {}).get("gain_interval"):
         samples = summary["models"]["student"].get("samples")
         over = f"the {samples:,} test samples" if samples else "the test samples"
@@ -143,7 +153,7 @@ def _finding(summary: Mapping[str, Any], name: str) -> tuple[Tone, str]:
     if low > 0:
         return "good", f"The student beats its control by {amount(name, gain)} ({_range(name, low, high)}): {both}."
     if high < 0:
-        harm = "Negative transfer: the student" if adapted(summary) else "The student"
+        harm = "Negative transfer: the student" if transferred(summary) else "The student"
         return "bad", f"{harm} does worse than its control by {amount(name, -gain)} ({_range(name, -high, -low)}): {both}."
     small = f"the difference of {amount(name, gain, True)} is within chance ({_range(name, low, high)})"
     return "none", f"No evidence that {_helper(summary)} helped: {both} for the control, and {small}."
@@ -154,9 +164,25 @@ def adapted(summary: Mapping[str, Any]) -> bool:
     return summary.get("job") == "adapt"
 
 
+def transferred(summary: Mapping[str, Any]) -> bool:
+    """Whether the student began with, or learnt from, something that may do harm: another domain or task, weights from elsewhere."""
+    return summary.get("job") in ("adapt", "extract", "finetune", "together")
+
+
 def control_is(summary: Mapping[str, Any]) -> str:
-    """What the control was trained on."""
-    return "trained on the source alone" if adapted(summary) else "trained on labels only"
+    """What the control is, for the sentence that begins so."""
+    if "fusion" in summary:
+        from transfuse.report import fusion
+
+        return fusion.control_is(summary)
+    if summary.get("job") == "finetune":
+        return "the same network, trained from scratch on the labels in as many steps"
+    if "extract" in summary:
+        untrained = summary["extract"].get("control") == "untrained"
+        head = "the same head, fitted in the same way to the features of the same network with random weights"
+        return head if untrained else "the same network, trained from scratch on labels only"
+    alone = {"adapt": "the source alone", "together": "the target alone"}.get(str(summary.get("job")), "labels only")
+    return f"the same student from the same initial weights and batches, trained on {alone}"
 
 
 def _on_the_source(summary: Mapping[str, Any], name: str) -> list[str]:
@@ -182,6 +208,10 @@ def _helper(summary: Mapping[str, Any]) -> str:
     """What the student had and its control had not."""
     if adapted(summary):
         return "the target's samples"
+    if summary.get("job") == "together":
+        return "learning from the source, too,"
+    if summary.get("job") in ("extract", "finetune"):
+        return "what the network had learnt before"
     if not peers_of(summary):
         return "the teacher"
     return "learning from teacher and peers" if summary.get("teachers") else "learning from peers"
@@ -195,6 +225,16 @@ def peers_of(summary: Mapping[str, Any]) -> list[str]:
 def _peers(summary: Mapping[str, Any], name: str) -> list[str]:
     reached = [f"{peer} reaches {metric(name, _value(summary, 'models', peer, name))}" for peer in peers_of(summary)]
     return [f"Of the networks that learnt beside it, {', '.join(reached)}."] if reached else []
+
+
+def _features(summary: Mapping[str, Any]) -> list[str]:
+    """What features cost in a run that extracts some."""
+    about = summary.get("extract") or {}
+    if "seconds" not in about:
+        return []
+    if about.get("computed"):
+        return [f"Features of {about['computed']:,} samples and views took {about['seconds']['features']:.3g} s, and are remembered."]
+    return [f"All features were remembered from an earlier run, and read in {about['seconds']['features']:.2g} s."]
 
 
 def _against_teachers(summary: Mapping[str, Any], name: str) -> list[str]:
