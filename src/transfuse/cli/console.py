@@ -114,7 +114,7 @@ class Console:
 
     def result(self, summary: Mapping[str, Any], path: Path) -> None:
         """A finished run: the table of its models (of its runs, for a job of several), and where the rest is."""
-        from transfuse.report import evaluation, series, table, words
+        from transfuse.report import evaluation, fusion, series, table, words
 
         self.close()
         if evaluation.is_evaluation(summary):
@@ -123,6 +123,10 @@ class Console:
             self.write("\n" + "\n".join([said.sentence, *said.details]))
         else:
             several = series.is_series(summary)
+            for part in fusion.tables(summary):
+                self.write(f"{part.heading}\n")
+                self.table(part.rows)
+                self.write("")
             self.table(series.rows(summary) if several else table.rows(summary))
             self.write(f"\n{(series if several else words).verdict(summary).sentence}")
         self.write(f"\nrun folder: {path}\nreport:     {Path(path) / 'report.html'}")

@@ -18,7 +18,7 @@ from transfuse.data import check as data_check
 from transfuse.errors import RecipeError
 from transfuse.evaluate import metrics
 from transfuse.fusion.output_rule import labelled
-from transfuse.jobs import fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
+from transfuse.jobs import amalgamate, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.fuse_panel import Panel, Way
@@ -52,6 +52,8 @@ def run(recipe: FuseRecipe, reporter: Reporter | None = None, recipe_text: str |
         TransfuseError: the user's input has to change.
         KeyboardInterrupt: interrupted; the run folder can be resumed.
     """
+    if amalgamate.asked_for(recipe):
+        return amalgamate.run(recipe, reporter, recipe_text, live)
     began = time.monotonic()
     context = opening.new_context(recipe, reporter, live)
     opened = prepare(recipe, context)
@@ -61,6 +63,8 @@ def run(recipe: FuseRecipe, reporter: Reporter | None = None, recipe_text: str |
 
 def resume(context: Context, recipe: FuseRecipe) -> Run:
     """Goes on with a run from its resolved recipe."""
+    if amalgamate.asked_for(recipe):
+        return amalgamate.resume(context, recipe)
     began = time.monotonic()
     data = open_data_of(recipe, context)
     return _run(context, Opened(recipe, {}, data, fuse_sources.open_all(recipe, data, context)), began)
@@ -68,6 +72,8 @@ def resume(context: Context, recipe: FuseRecipe) -> Run:
 
 def check(recipe: FuseRecipe, reporter: Reporter, live: Live) -> tuple[FuseRecipe, dict[str, str]]:
     """The resolved recipe and its reasons; refuses what `run` refuses, and writes nothing."""
+    if amalgamate.asked_for(recipe):
+        return amalgamate.check(recipe, reporter, live)
     opened = prepare(recipe, opening.new_context(recipe, reporter, live))
     return opened.recipe, opened.reasons
 
@@ -140,7 +146,8 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
         context.say(fuse_ways.told(panel, way))
     tried = fuse_ways.try_all(context, recipe, panel)
     chosen = choose(context, recipe, panel, singles, tried)
-    found = fuse_finish.Found(panel, singles, tried, chosen)
+    plain = fuse_ways.plain_ensemble(context, recipe, panel, tried)
+    found = fuse_finish.Found(panel, singles, tried, chosen, plain)
     if (student := fuse_student.obtain(context, recipe, panel, chosen, opened.reasons)) is not None:
         found.student, found.joint = student.model, student.joint
     elif chosen.model is not None and not context.rundir.student.exists():

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfuse.core.types import Model, Samples
+from transfuse.core.types import Model
 from transfuse.evaluate import metrics
 from transfuse.evaluate.summary import transfer_summary
-from transfuse.fusion.outputs import get as output_rule
 from transfuse.jobs import finish, fuse_ways
 from transfuse.jobs.context import Context
 from transfuse.jobs.finish import Ask, asking, keep_predictions, known_reasons, summary_of
@@ -28,6 +27,7 @@ class Found:
         singles: every source as it is.
         tried: every way to fuse that was tried.
         chosen: the one that was taken.
+        plain: the plain ensemble.
         student: what it was distilled into; None: it is shipped itself.
         joint: the same student from labels alone.
     """
@@ -36,6 +36,7 @@ class Found:
     singles: Mapping[str, Way]
     tried: Mapping[str, Way]
     chosen: Way
+    plain: Way
     student: Model | None = None
     joint: Model | None = None
 
@@ -96,9 +97,8 @@ def evaluate(context: Context, recipe: FuseRecipe, found: Found, began: float) -
 
 def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], dict[str, Any]]:
     """Who is looked at on the test part beside the sources, and what each costs."""
-    panel, data, threads = found.panel, found.panel.data, recipe.budget.threads
+    data, threads = found.panel.data, recipe.budget.threads
     shipped = found.student or found.chosen.model
-    plain = found.tried.get(fuse_ways.PLAIN)
     asks: dict[str, Ask] = {}
     costs: dict[str, Any] = {}
     if shipped is not None:
@@ -108,22 +108,11 @@ def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], 
         asks["student"], costs["student"] = found.chosen.ask, None
     assert best.ask is not None
     asks["control"], costs["control"] = best.ask, best.cost
-    asks["ensemble"], costs["ensemble"] = plain_ensemble(panel), plain.cost if plain is not None else None
+    assert found.plain.ask is not None
+    asks["ensemble"], costs["ensemble"] = found.plain.ask, found.plain.cost
     if found.joint is not None:
         asks["joint"], costs["joint"] = asking(found.joint), finish.measured(found.joint, data, threads)
     return asks, costs
-
-
-def plain_ensemble(panel: Panel) -> Ask:
-    """The mean probability of all sources, from what they are remembered to have said."""
-    rule = output_rule("mean_probabilities")(panel.data.task)
-
-    def ask(samples: Samples) -> Any:
-        outputs = panel.outputs(samples)
-        rule.build(outputs.shape[0], outputs.shape[2])
-        return rule.fuse(outputs)
-
-    return ask
 
 
 def row(panel: Panel, way: Way) -> dict[str, Any]:

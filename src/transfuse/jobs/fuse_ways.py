@@ -56,8 +56,6 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
         left_out.append(f"weights: {why}")
     else:
         names += [f"weights.{name}" for name in weight_rules.names() if applies(name, recipe, data, len(sources))]
-    if recipe.student is not None:
-        names.append("distill")
     reason = "auto: all ways that apply" + "".join(f"; no {text}" for text in left_out)
     blocks = [WayBlock.model_validate(parse_way(name)) for name in names]
     quiet = {"features": block.model_copy(update={"contributions": False})} if "features" not in recipe.model_fields_set else {}
@@ -208,6 +206,15 @@ def sizes(way: Way) -> dict[str, int]:
     assert way.model is not None
     network = way.model.network
     return {"parameters": sum(parameter.numel() for parameter in network.parameters()), "bytes": tensor_bytes(network)}
+
+
+def plain_ensemble(context: Context, recipe: FuseRecipe, panel: Panel, tried: Mapping[str, Way]) -> Way:
+    """The mean of all sources' probabilities with its cost, whether or not it is one of the recipe's ways."""
+    if PLAIN in tried:
+        return tried[PLAIN]
+    way = panel.judge(try_outputs(context, recipe, panel, WayBlock.model_validate(parse_way(PLAIN))))
+    measure(recipe, panel, [way])
+    return way
 
 
 def fits(way: Way, budget: BudgetBlock) -> bool:

@@ -12,7 +12,7 @@ from transfuse.recipe.fused_features import FeaturesBlock
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock
 from transfuse.recipe.problems import raise_all, under
 from transfuse.recipe.schema import PeerName, Recipe, objective_list
-from transfuse.recipe.ways import parse_way
+from transfuse.recipe.ways import TRAINED, parse_way
 
 
 class WayBlock(Block):
@@ -53,7 +53,7 @@ class FuseRecipe(Recipe):
     select_by: str | None = None
     """validation metric that chooses among ways; null: the task's first (accuracy, f1, rmse)"""
     student: Annotated[ModelBlock, BeforeValidator(source_string)] | None = None
-    """a smaller network: what is fused is distilled into it where the budget asks for that, or where there is no budget"""
+    """a smaller network that learns from what was fused, unless that meets a budget as it is"""
     objectives: Annotated[list[ObjectiveBlock], Field(min_length=1)] | Auto = "auto"
     """terms of the student's loss, as in a distillation"""
     augment: AugmentBlock = AugmentBlock()
@@ -97,7 +97,11 @@ class FuseRecipe(Recipe):
         ways = [way.name for way in self.how] if isinstance(self.how, list) else []
         if len(set(ways)) < len(ways):
             raise ValueError("how: a way is there twice")
-        for name in ways:
-            if name in ("distill", "amalgamate") and self.student is None:
+        if "amalgamate" in ways and len(ways) > 1:
+            raise ValueError("how: amalgamate joins sources with different classes, which no other way can; name it alone")
+        for name in TRAINED:
+            if name in ways and self.student is None:
                 raise ValueError(f"how: {name} trains a student, and the recipe has none; add student: SOURCE")
+            if name in ways and len(ways) > 1:
+                raise ValueError(f"how: {name} is taken alone; with other ways the student learns from the best of them")
         return self

@@ -16,6 +16,7 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     name = summary["primary"]["name"]
     transfer = summary.get("transfer") or {}
     agreement = {"student": transfer.get("agreement"), "control": transfer.get("control_agreement")}
+    together = "agreement with sources" if "fusion" in summary else "agreement with teacher"
     found = []
     for model, block in models(summary).items():
         found.append(
@@ -26,7 +27,7 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 "parameters": words.count(block.get("parameters")),
                 "size": words.size(block.get("bytes")),
                 "latency": words.milliseconds(words.latency(block)),
-                "agreement with teacher": words.share(agreement.get(model) if block in summary["models"].values() else None),
+                together: words.share(agreement.get(model) if block in summary["models"].values() else None),
             }
         )
     empty = [column for column in found[0] if not any(row[column] for row in found)]
@@ -39,6 +40,8 @@ def models(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     found |= {key: block for key, block in summary["models"].items() if key not in found}
     for key, block in (summary.get("teachers") or {}).items():
         found[key if key == "teacher" else f"teacher {key}"] = block
+    for key, block in (summary.get("sources") or {}).items():
+        found[f"source {key}"] = block
     return found
 
 
