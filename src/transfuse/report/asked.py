@@ -90,17 +90,9 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Student", model(recipe["student"])))
     for name, block in (recipe.get("peers") or {}).items():
         found.append((f"Peer {name}", f"{model(block)}, learns beside the student"))
-    if recipe.get("job") == "extract":
-        found += [("Model", model(recipe.get("model"))), *extraction.lines(recipe)]
-    elif recipe.get("control"):
-        same = f"the same student from {'the source alone' if adapting else 'labels only'}"
-        if recipe.get("job") == "finetune":
-            found += [("Model", model(recipe.get("model"))), *finetuning.lines(recipe)]
-            same = finetuning.CONTROL
-        known = {"reuse": f"{same} (a stored one is reused)", "train": same}
-        found.append(("Control", known.get(recipe["control"], str(recipe["control"]))))
+    found += _compared(recipe)
     train = recipe.get("train") or {}
-    if train and (recipe.get("job") != "extract" or recipe.get("control") in ("train", "reuse")):
+    if train and (recipe.get("job") != "extract" or recipe.get("control") in ("train", "reuse")):  # else nothing was trained so
         length = f"{train['steps']} steps" if train.get("steps") else f"{train.get('epochs', '?'):g} epochs" if train.get("epochs") else ""
         optimizer = next(iter(train.get("optimizer") or {}), "")
         batch = f"batches of {train['batch_size']}" if train.get("batch_size") else ""
@@ -109,6 +101,20 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     if changes := augmentation(recipe.get("augment") or {}):
         found.append(("Augmentation", changes))
     return found
+
+
+def _compared(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the student is compared with; of an extraction what it is made of, too."""
+    if recipe.get("job") == "extract":
+        return [("Model", model(recipe.get("model"))), *extraction.lines(recipe)]
+    if not recipe.get("control"):
+        return []
+    alone = {"adapt": "the source alone", "together": "the target alone"}.get(str(recipe.get("job")), "labels only")
+    same, found = f"the same student from {alone}", []
+    if recipe.get("job") == "finetune":
+        found, same = [("Model", model(recipe.get("model"))), *finetuning.lines(recipe)], finetuning.CONTROL
+    known = {"reuse": f"{same} (a stored one is reused)", "train": same}
+    return [*found, ("Control", known.get(recipe["control"], str(recipe["control"])))]
 
 
 def augmentation(block: Mapping[str, Any]) -> str:

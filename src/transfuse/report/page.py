@@ -84,9 +84,8 @@ def _heading(run: RunFiles) -> str:
     if words.adapted(run.summary):
         ends = [(run.recipe.get(key) or {}).get("source") for key in ("source", "target")]
         return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
-    job = {"distill": "Distillation", "fuse": "Fusion", "finetune": "Fine-tuning"}.get(
-        run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize()
-    )
+    titles = {"distill": "Distillation", "extract": "Feature extraction", "fuse": "Fusion", "finetune": "Fine-tuning"}
+    job = titles.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
     if words.peers_of(run.summary) and not run.summary.get("teachers"):
         job = "Mutual learning"
     source = (run.recipe.get("data") or {}).get("source")
