@@ -124,6 +124,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         *_peers(summary, name),
         *_agreement(summary),
         *_features(summary),
+        *_by_policy(summary),
     ]
     if summary["models"].get("control") and (summary.get("transfer") or {}).get("gain_interval"):
         samples = summary["models"]["student"].get("samples")
@@ -292,3 +293,20 @@ def budget(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[
             met = is_now <= limit
             found.append((met, f"{what}: {show(is_now)}, at most {show(limit)} was asked for: {'met' if met else 'missed'}."))
     return found
+
+
+def policy(block: Mapping[str, Any]) -> str:
+    """A policy with its settings: gradual (until 0.5, decay 1.0)."""
+    name, settings = next(iter(block.items()))
+    told = ", ".join(f"{key} {value}" for key, value in (settings or {}).items() if value is not None)
+    return f"{name} ({told})" if told else str(name)
+
+
+def _by_policy(summary: Mapping[str, Any]) -> list[str]:
+    """How a fine-tuned student was trained."""
+    about = summary.get("finetune") or {}
+    if not about.get("policy"):
+        return []
+    average = about.get("average")
+    shipped = [f"What is shipped is an average: {average['said']}."] if average else []
+    return [f"It was trained by the policy {policy(about['policy'])}.", *shipped]
