@@ -135,7 +135,7 @@ def sentence(group: Group) -> str:
         return f"{best.label}: {words.title(name)} {words.metric(name, best.value)}{f', 95% interval {bounds}' if bounds else ''}."
     tied = [test["models"][1] for test in group.tests if test["interval"] and test["interval"][0] <= 0 <= test["interval"][1]]
     if group.tests and not tied:
-        return f"{reached}; no other is within chance of it on these samples."
+        return f"{reached}; no other that answered the same samples is within chance of it."
     if tied:
         return f"{reached}; {_listed(tied, 3)} {'is' if len(tied) == 1 else 'are'} within chance of it on these samples."
     return f"{reached}."

@@ -18,6 +18,7 @@ from transfuse.report.compare import Comparison, Group
 from transfuse.report.entries import MOST_LOOKS, Entry
 from transfuse.report.page import data_uri, script_json, style, template
 
+MARK = 'name="generator" content="transfuse'  # by which a page of ours is known
 _FEW_RUNS = 4  # whose recipes stand in columns; more stand in rows
 _MOST_KEYS = 14  # columns of a table of recipes
 _MOST_CLASSES = 20  # rows of a table of classes
@@ -154,7 +155,8 @@ def confusions(entries: Sequence[Entry]) -> tuple[list[str], list[tuple[str, str
         wrong = found.labels != found.predicted
         for true, said in zip(found.labels[wrong].tolist(), found.predicted[wrong].tolist(), strict=True):
             counts.setdefault((true, said), [0] * len(judged))[place] += 1
-    listed = sorted(counts.items(), key=lambda pair: (-sum(pair[1]), pair[0]))[:15]
+    repeated = {pair: values for pair, values in counts.items() if max(values) > 1}  # one mistake is no confusion
+    listed = sorted(repeated.items(), key=lambda pair: (-sum(pair[1]), pair[0]))[:15]
     return [entry.label for entry, _ in judged], [(names[true], names[said], values) for (true, said), values in listed]
 
 

@@ -19,6 +19,7 @@ from transfuse.report.plots import axis_title, curve_points, scale
 
 MOST_LINES = 60  # of a figure with a line for each model
 _NAMED = 6  # points of a front that are named
+_APART = 1.02  # times; models whose costs differ by less have no front worth drawing
 _MOST_BINNED = 6  # models in a calibration figure
 _FEWEST = 5  # samples in a bin that is drawn
 
@@ -28,12 +29,29 @@ def _style(entry: Entry, **more: Any) -> dict[str, Any]:
     return {"color": colour(shade), "marker": marker, **more}
 
 
-def _legend(axes: Axes, count: int) -> None:
-    """Below the figure, where it hides nothing, in as many columns as names allow."""
+def _legend(axes: Axes, entries: Sequence[Entry]) -> None:
+    """Names below the figure, where they hide nothing, the best first."""
+    ranks = {_name(entry): entry.number for entry in entries}
+    count = min(len(entries), MOST_LOOKS)
     drawn: Any = axes.figure
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    order = [position for position, _ in sorted(enumerate(labels), key=lambda pair: ranks.get(pair[1], len(ranks)))]
     drawn.legend(
-        labelcolor=colour("ink"), loc="outside lower center", ncols=1 if count < 3 else 2, handlelength=1.8, frameon=False, fontsize=8
+        [handles[place] for place in order],
+        [labels[place] for place in order],
+        labelcolor=colour("ink"),
+        loc="outside lower center",
+        ncols=1 if count < 3 else 2,
+        handlelength=1.8,
+        frameon=False,
+        fontsize=8,
     )
+
+
+def _name(entry: Entry) -> str:
+    return clipped([entry.label], 30)[0]
 
 
 def dots(entries: Sequence[Entry]) -> Markup | None:
@@ -70,7 +88,7 @@ def pareto(entries: Sequence[Entry], cost: str) -> Markup | None:
     """Primary metric against size of the weights or latency; the line joins those that none at less cost surpasses."""
     priced = [(entry, entry.block.get("bytes") if cost == "bytes" else entry.latency) for entry in entries]
     shown = [(entry, float(price)) for entry, price in priced if price and entry.value is not None]
-    if len(shown) < 2:
+    if len(shown) < 2 or max(price for _, price in shown) < _APART * min(price for _, price in shown):
         return None
     name, higher = shown[0][0].primary, bool(shown[0][0].run.summary["primary"]["higher_is_better"])
     factor = scale(name)
@@ -82,9 +100,9 @@ def pareto(entries: Sequence[Entry], cost: str) -> Markup | None:
         value = factor * (entry.value or 0.0)
         low, high = (factor * bound for bound in entry.interval or [value / factor] * 2)
         spread = [[max(0.0, value - low)], [max(0.0, high - value)]] if len(shown) <= MOST_LOOKS else None
-        label = entry.label if len(shown) <= MOST_LOOKS else None
+        label = _name(entry) if len(shown) <= MOST_LOOKS else None
         look = _style(entry, markersize=7 if label else 5, linewidth=1.1, capsize=2.5)
-        axes.errorbar([price], [value], yerr=spread, label=None if label is None else clipped([label], 30)[0], **look)
+        axes.errorbar([price], [value], yerr=spread, label=label, **look)
     if len(shown) > MOST_LOOKS:
         _name_front(axes, shown, points, front)
     prices = [price for _, price in shown]
@@ -95,7 +113,7 @@ def pareto(entries: Sequence[Entry], cost: str) -> Markup | None:
     axes.set_xlabel("bytes of weights" if cost == "bytes" else "latency at batch 1 (ms, p50)")
     axes.set_ylabel(axis_title(name))
     if len(shown) <= MOST_LOOKS:
-        _legend(axes, len(shown))
+        _legend(axes, [entry for entry, _ in shown])
     return svg(drawn, f"{words.title(name)} against {cost} of {len(shown)} models")
 
 
@@ -105,7 +123,7 @@ def _name_front(axes: Axes, shown: Sequence[tuple[Entry, float]], points: Sequen
         entry = shown[place][0]
         up = 9 if turn % 2 == 0 else -13
         axes.annotate(
-            clipped([entry.label], 18)[0],
+            clipped([entry.label], 26)[0],
             points[place],
             xytext=(0, up),
             textcoords="offset points",
@@ -127,7 +145,7 @@ def curves(entries: Sequence[Entry]) -> Markup | None:
     by = "epoch" if all(row.get("epoch") is not None for entry, _ in lines for row in entry.curve.val) else "step"  # type: ignore[union-attr]
     for entry, (where, values) in reversed(lines):
         told = entry.number < MOST_LOOKS
-        label = clipped([entry.label], 30)[0] if told else None
+        label = _name(entry) if told else None
         look: dict[str, Any] = {
             "color": colour(entry.look[0] if told else "line"),
             "linewidth": 1.5 if told else 1,
@@ -136,7 +154,7 @@ def curves(entries: Sequence[Entry]) -> Markup | None:
         axes.plot(where, [factor * value for value in values], label=label, **look)
     axes.set_xlabel(by)
     axes.set_ylabel(f"validation {axis_title(name)}")
-    _legend(axes, min(len(lines), MOST_LOOKS))
+    _legend(axes, [entry for entry, _ in lines])
     return svg(drawn, f"Validation {words.title(name)} over time of {len(lines)} models")
 
 
@@ -156,10 +174,10 @@ def calibration(entries: Sequence[Entry]) -> Markup | None:
     for entry, bins in shown:
         filled = bins.count >= _FEWEST
         look = _style(entry, markersize=4, linewidth=1.3)
-        axes.plot(100 * bins.confidence[filled], 100 * bins.accuracy[filled], label=clipped([entry.label], 30)[0], **look)
+        axes.plot(100 * bins.confidence[filled], 100 * bins.accuracy[filled], label=_name(entry), **look)
     axes.set_xlabel("confidence of the prediction (%)")
     axes.set_ylabel("accuracy (%)")
-    _legend(axes, len(shown))
+    _legend(axes, [entry for entry, _ in shown])
     return svg(drawn, f"Accuracy against confidence of {len(shown)} models")
 
 
@@ -172,12 +190,12 @@ def corrupted(entries: Sequence[Entry], kind: str | None = None) -> Markup | Non
     for entry, found in shown[:MOST_LOOKS]:
         values = _by_severity(found, kind)
         if values:
-            label = clipped([entry.label], 30)[0]
+            label = _name(entry)
             axes.plot(range(len(values)), [100 * value for value in values], label=label, **_style(entry, markersize=4, linewidth=1.4))
     axes.set_xlabel("severity")
     axes.set_xticks(range(6))
     axes.set_ylabel("error (%)")
-    _legend(axes, len(shown))
+    _legend(axes, [entry for entry, _ in shown])
     return svg(drawn, f"Error by severity, {(kind or 'mean over corruptions').replace('_', ' ')}")
 
 
