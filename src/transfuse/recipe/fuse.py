@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from transfuse.recipe.augment import AugmentBlock
-from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, LearnerBlock, ModelBlock, TrainBlock, source_string
 from transfuse.recipe.fused_features import FeaturesBlock
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock
 from transfuse.recipe.problems import raise_all, under
@@ -52,7 +52,7 @@ class FuseRecipe(Recipe):
     """how features are brought together and heads are trained"""
     select_by: str | None = None
     """validation metric that chooses among ways; null: the task's first (accuracy, f1, rmse)"""
-    student: Annotated[ModelBlock, BeforeValidator(source_string)] | None = None
+    student: Annotated[LearnerBlock, BeforeValidator(source_string)] | None = None
     """a smaller network that learns from what was fused, unless that meets a budget as it is"""
     objectives: Annotated[list[ObjectiveBlock], Field(min_length=1)] | Auto = "auto"
     """terms of the student's loss, as in a distillation"""
