@@ -86,7 +86,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     """
     context.rundir.refuse_occupied()
     data = open_data_of(recipe, context)
-    for warning in data_check.check(data):
+    for warning in data_check.check(data, train_labels=recipe.student is not None):
         context.say(warning)
     if recipe.select_by is not None:
         metrics.higher_is_better(data.task, recipe.select_by)
@@ -102,6 +102,8 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
             f"{names}: a table answers for known samples only, so what is fused with it is a table, too; give a student to ship one"
         )
     facts = opening.facts_about(data, [part for part in (data.train, data.unlabelled) if part is not None], context, outputs)
+    if recipe.student is None:
+        decided = decided.model_copy(update={"objectives": [fuse_student.without_labels(data)]})  # nobody's, and asks for no labels
     resolved, more = resolve(decided, replace(facts, **fuse_student.teachers_of(decided, data, sources)))
     assert isinstance(resolved, FuseRecipe)
     reasons = {**more, **reasons}
@@ -113,14 +115,18 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
 
 
 def open_data_of(recipe: FuseRecipe, context: Context) -> DataSet:
-    """The recipe's data, at the size of the largest input; sources whose files are not there are not asked for theirs."""
+    """The recipe's data, at the size of the largest input; sources whose files are not there are not asked for theirs.
+
+    Training labels are needed for a student alone.
+    """
     there = {name: block for name, block in recipe.sources.items() if fuse_sources.missing_file(block.source) is None}
     gone = [name for name in recipe.sources if name not in there]
     if gone and recipe.missing == "refuse":
         fuse_sources.refuse_missing(gone[0], recipe.sources[gone[0]])
     asked = {**there, **({"student": recipe.student} if recipe.student is not None else {})}
     given = context.live.data if context.live.data is not None else recipe.data.source
-    data = data_sources.open_data(given, opening.request_of(recipe.data, asked))
+    request = replace(opening.request_of(recipe.data, asked), train_labels=recipe.student is not None)
+    data = data_sources.open_data(given, request)
     for note in data.notes:
         context.say(note)
     return data

@@ -116,6 +116,10 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         from transfuse.report import fusion  # which has its words from here
 
         return fusion.verdict(summary)
+    if "amalgamation" in summary:
+        from transfuse.report import amalgamation
+
+        return amalgamation.verdict(summary)
     name = summary["primary"]["name"]
     tone, sentence = _finding(summary, name)
     details = [
@@ -176,6 +180,10 @@ def control_is(summary: Mapping[str, Any]) -> str:
         from transfuse.report import fusion
 
         return fusion.control_is(summary)
+    if "amalgamation" in summary:
+        from transfuse.report import amalgamation
+
+        return amalgamation.control_is(summary)
     if summary.get("job") == "finetune":
         return "the same network, trained from scratch on the labels in as many steps"
     if "extract" in summary:

@@ -1,0 +1,36 @@
+"""What an amalgamation found, in words: how close the student comes to training on the labels of all classes, and what its sources know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transfuse.report import words
+
+Summary = Mapping[str, Any]
+
+
+def verdict(summary: Summary) -> words.Verdict:
+    """Does the student come up to joint training on labels, which bounds it from above?"""
+    name, transfer, found = summary["primary"]["name"], summary["transfer"], summary["amalgamation"]
+    reached = {model: block["metrics"].get(name) for model, block in summary["models"].items()}
+    labels = "learns from labels, too," if found["labels"] else "saw no training label"
+    sentence = f"The student, which {labels} and has all {found['count']} classes, reaches {words.metric(name, reached['student'])}."
+    tone: words.Tone = "none"
+    details = [f"What the sources say together, their class sets joined, reaches {words.metric(name, reached['ensemble'])}."]
+    if "control" in reached and transfer.get("gain") is not None:
+        gain, bounds = transfer["gain"], transfer.get("gain_interval")
+        interval = f" (95% interval {words.difference(name, bounds[0])} to {words.difference(name, bounds[1])})" if bounds else ""
+        upper = f"{words.metric(name, reached['control'])} of joint training on all labels, the upper bound"
+        sentence += f" That is {words.difference(name, gain)}{interval} beside the {upper}."
+        tone = "good" if bounds and bounds[1] >= 0 else "none"
+    for source, classes in found["classes"].items():
+        own = summary["sources"][source]["metrics"].get(name)
+        details.append(f"{source} knows {', '.join(classes)}: {words.metric(name, own)} among test samples of these classes.")
+    return words.Verdict(tone, sentence, details)
+
+
+def control_is(summary: Summary) -> str:
+    """What control and ensemble are, for the sentence that begins with the control."""
+    text = "the same student from the same initial weights and batches, trained on the labels of all classes together: an upper bound; "
+    return text + "the ensemble is what the sources say once their class sets are joined, which the student learnt"

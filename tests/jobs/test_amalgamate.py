@@ -1,0 +1,175 @@
+"""One student out of specialists with overlapping and disjoint class sets, on real digits: no label needed, and who is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+
+from transfuse.core.preprocess import Preprocess
+from transfuse.core.types import ModelRequest
+from transfuse.errors import ModelError, RecipeError
+from transfuse.jobs import fuse
+from transfuse.jobs import resume as resuming
+from transfuse.models import open_model, save_model
+from transfuse.recipe.load import from_values
+
+NAMES = [f"digit {number}" for number in range(10)]
+SETS = {"low": range(7), "high": range(4, 10), "first": range(5), "last": range(5, 10)}
+TRAIN = {"steps": 150, "batch_size": 64, "optimizer": {"adamw": {"lr": 0.01}}, "select": "last", "precision": "fp32", "evaluate_every": 100}
+RAW = Preprocess(scale=1 / 16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Digits as arrays with and without training labels, and a specialist for each set of classes."""
+    place = tmp_path_factory.mktemp("digits")
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    inputs, labels = bunch.images[order].astype(np.uint8)[:, None], bunch.target[order]
+    parts = {"x_train": inputs[600:1200], "y_train": labels[600:1200], "x_test": inputs[1200:], "y_test": labels[1200:], "classes": NAMES}
+    counts = {"train": 600, "val": 100, "test": len(inputs) - 1200}
+    names = {part: [f"{part} {number}" for number in range(count)] for part, count in counts.items()}
+    hidden = {**parts, "x_val": inputs[500:600], "y_val": labels[500:600], **{f"ids_{part}": own for part, own in names.items()}}
+    np.savez(place / "labelled.npz", **hidden)
+    np.savez(place / "silent.npz", **{**hidden, "y_train": np.full(600, -1)})
+    for seed, (name, known) in enumerate(SETS.items()):
+        rows = np.isin(labels[:500], known)
+        specialist = trained(torch.tensor(inputs[:500][rows]), torch.tensor(labels[:500][rows] - known[0]), len(known), seed)
+        save_model(replace(specialist, classes=[NAMES[number] for number in known]), place / f"{name}.safetensors", {})
+    return place
+
+
+def trained(inputs, labels, outputs, seed):
+    model = open_model("builtin:mlp", ModelRequest(outputs=outputs, input_shape=(1, 8, 8), options={"widths": [32]}, seed=seed))
+    optimizer = torch.optim.Adam(model.network.parameters(), lr=0.01)
+    for _ in range(120):
+        optimizer.zero_grad()
+        cross_entropy(model.network(RAW(inputs)), labels).backward()
+        optimizer.step()
+    return replace(model, module=model.network.eval(), preprocess=RAW, pretrained=True)
+
+
+def amalgamated(folder, out, names=("low", "high"), data="labelled", **changes):
+    values = {
+        "job": "fuse",
+        "how": "amalgamate",
+        "data": f"arrays:{folder / data}.npz",
+        "sources": {name: f"file:{folder / name}.safetensors" for name in names},
+        "student": {"source": "builtin:mlp", "options": {"widths": [48]}},
+        "train": TRAIN,
+        "cache": {"dir": str(folder / "cache")},
+        "samples": False,
+        "out": str(out),
+    }
+    return fuse.run(from_values({**values, **changes}))
+
+
+def test_overlapping_specialists_make_one_student_that_says_what_they_say_together(folder, tmp_path):
+    summary = amalgamated(folder, tmp_path / "run").summary
+    models = {name: block["metrics"]["accuracy"] for name, block in summary["models"].items()}
+    assert models["student"] > 0.85
+    assert abs(models["student"] - models["ensemble"]) < 0.04
+    assert models["control"] > 0.9
+    assert summary["amalgamation"]["classes"]["high"] == NAMES[4:]
+    assert "labels of all classes together" in summary["amalgamation"]["upper_bound"]
+    assert all(block["metrics"]["accuracy"] > 0.9 for block in summary["sources"].values())  # each among its own classes
+    assert (tmp_path / "run" / "report.html").exists()
+    student = open_model(f"run:{tmp_path / 'run'}")
+    assert student.classes == NAMES
+
+
+def test_the_student_has_the_same_bits_whether_or_not_there_are_training_labels(folder, tmp_path):
+    states = []
+    for data in ("labelled", "silent"):
+        run = amalgamated(folder, tmp_path / data, ("first", "last"), data, control="none")
+        states.append(run.student.state_dict())
+        assert run.summary["models"].keys() == {"student", "ensemble"}
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_sources_are_remembered_and_their_features_can_be_learnt_from_together_and_one_by_one(folder, tmp_path):
+    changes = {
+        "objectives": [
+            "amalgamate",
+            "common_features",
+            "layer_amalgamation",
+            {"fitnet": {"weight": 1.0, "teacher": "low", "student_tap": "linear@input", "teacher_tap": "linear@input"}},
+            {"fitnet": {"weight": 1.0, "teacher": "high", "student_tap": "linear@input", "teacher_tap": "linear@input"}},
+        ],
+        "control": "none",
+    }
+    first = amalgamated(folder, tmp_path / "first", cache={"dir": str(tmp_path / "cache")}, **changes)
+    assert first.summary["teacher_forwards"] > 0
+    again = amalgamated(folder, tmp_path / "again", cache={"dir": str(tmp_path / "cache")}, **changes)
+    assert again.summary["teacher_forwards"] == 0
+    assert all(torch.equal(value, again.student.state_dict()[key]) for key, value in first.student.state_dict().items())
+    lines = [json.loads(line) for line in (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()]
+    terms = [line["terms"] for line in lines if "terms" in line]
+    assert terms[-1]["common_features"] < terms[0]["common_features"]
+    assert terms[-1]["fitnet"] < terms[0]["fitnet"]
+    assert terms[-1]["fitnet_2"] < terms[0]["fitnet_2"]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(folder, tmp_path):
+    whole = amalgamated(folder, tmp_path / "whole", control="none")
+    cut = amalgamated(folder, tmp_path / "cut", control="none")
+    for name in ("summary.json", "student.safetensors"):
+        (cut.path / name).unlink()
+    resumed = resuming.resume(cut.path)
+    assert all(torch.equal(value, whole.student.state_dict()[key]) for key, value in resumed.student.state_dict().items())
+
+
+def test_class_sets_that_contradict_the_data_are_refused_with_their_names(folder, tmp_path):
+    other = {
+        "source": f"file:{folder / 'low'}.safetensors",
+        "classes": ["digit 0", "digit 1", "cat", "digit 3", "digit 4", "digit 5", "dog"],
+    }
+    sources = {"low": other, "high": f"file:{folder / 'high'}.safetensors"}
+    with pytest.raises(ModelError, match=r"contradict the data's: it knows digit 0, digit 1, cat, .* the data have no cat, dog") as caught:
+        amalgamated(folder, tmp_path / "run", sources=sources)
+    assert "sources.low" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_nobody_knows_is_named_with_what_everybody_knows(folder, tmp_path):
+    with pytest.raises(RecipeError, match=r"no source knows digit 7, digit 8, digit 9 \(first: digit 0, .*; low: digit 0, "):
+        amalgamated(folder, tmp_path / "run", ("first", "low"))
+
+
+def test_sources_that_do_not_name_their_classes_or_name_them_wrongly_are_refused(folder, tmp_path):
+    place = f"file:{folder / 'low'}.safetensors"
+    cases = {
+        "classes names 2 outputs, the model has 7": ["digit 0", "digit 1"],
+        "'digit 0' twice": ["digit 0"] * 7,
+        "is output 9, the model has 7": {"digit 0": 9},
+        "gives one output to two classes": {"digit 0": 1, "digit 1": 1},
+    }
+    for words, classes in cases.items():
+        sources = {"low": {"source": place, "classes": classes}, "high": f"file:{folder / 'high'}.safetensors"}
+        with pytest.raises(ModelError, match=words):
+            amalgamated(folder, tmp_path / "run", sources=sources)
+
+
+def test_copies_and_other_ways_beside_it_are_refused(folder, tmp_path):
+    place = f"file:{folder / 'low'}.safetensors"
+    sources = {"low": place, "copy": place, "high": f"file:{folder / 'high'}.safetensors"}
+    with pytest.raises(ModelError, match="the very weights of source 'low'"):
+        amalgamated(folder, tmp_path / "run", sources=sources)
+    with pytest.raises(RecipeError, match="name it alone"):
+        amalgamated(folder, tmp_path / "run", how=["weighted", "amalgamate"])
+
+
+def test_a_table_of_predictions_is_a_specialist_like_any_other(folder, tmp_path):
+    with np.load(folder / "labelled.npz") as stored:
+        inputs, ids = (np.concatenate([stored[f"{kind}_{part}"] for part in ("train", "val", "test")]) for kind in ("x", "ids"))
+    high = open_model(f"file:{folder / 'high'}.safetensors")
+    with torch.no_grad():
+        logits = high.network(RAW(torch.from_numpy(inputs))).numpy()
+    np.savez(folder / "high.npz", ids=ids, logits=logits, classes=np.array(NAMES[4:]))
+    sources = {"low": f"file:{folder / 'low'}.safetensors", "high": {"source": f"predictions:{folder / 'high'}.npz", "classes": NAMES[4:]}}
+    run = amalgamated(folder, tmp_path / "run", sources=sources, control="none")
+    assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
