@@ -89,5 +89,5 @@ def test_a_description_that_does_not_fit_is_refused(records, words):
 
 
 def test_a_layer_that_no_json_can_tell_is_refused():
-    with pytest.raises(TypeError, match="Dropout can't be put"):
-        graft(cnn(), "0", "after", [nn.Dropout()])
+    with pytest.raises(TypeError, match="Softplus can't be put"):
+        graft(cnn(), "0", "after", [nn.Softplus()])

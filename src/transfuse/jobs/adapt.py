@@ -17,6 +17,7 @@ from transfuse.engine.order import PairedOrder, SourceOrder
 from transfuse.engine.steppers.alternating import stepper_for
 from transfuse.jobs import control, domains, finish, opening, terms
 from transfuse.jobs.context import Context, Live, Run
+from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import open_student, restore
 from transfuse.jobs.pools import standardised
 from transfuse.jobs.training import Lesson, teach, views_of
@@ -78,6 +79,8 @@ def _stages(context: Context, recipe: AdaptRecipe, both: domains.Domains, began:
     baseline = control.obtain(context, recipe, data, untrained, source, label_terms, alone)
 
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    if not context.rundir.student.exists():
+        initialise(context, recipe.student, data, student, recipe.seed)
     student = obtain_student(context, recipe, data, student, pools.concat(source, target), order)
 
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began, both.source.test)

@@ -22,6 +22,7 @@ from transfuse.engine.steppers.supervised import Supervised
 from transfuse.jobs import control, finish, opening, probing, stages, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
+from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import open_student, open_teacher, restore, with_head_of
 from transfuse.jobs.peers import joined, open_peers, restore_peers, save_peers, say_where_they_begin
 from transfuse.jobs.pools import standardised, training_pool
@@ -76,6 +77,8 @@ def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Ma
     baseline = control.obtain(context, recipe, data, untrained, pool, label_terms)
 
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    if not context.rundir.student.exists():
+        initialise(context, recipe.student, data, student, recipe.seed, {name: oracle.model for name, oracle in oracles.items()})
     assert isinstance(recipe.objectives, list)
     objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
     peers = open_peers(recipe, data, context.live)

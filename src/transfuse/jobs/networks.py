@@ -17,6 +17,7 @@ from transfuse.core.grafts import grafts_of, regraft
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
 from transfuse.errors import ModelError, RunError
+from transfuse.jobs import learner
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.saving import read_sidecar
 from transfuse.models.weights import load_into, read_state
@@ -127,8 +128,12 @@ def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | 
         model = models.open_model(block.source, request_for(block, data, initial_seed(seed, peer), fresh=True))
     if model.table is not None:
         raise ModelError(f"{model.source} is a table: it can't be trained", where, fix="use it as a teacher, or name a network")
-    model.preprocess = preprocess_of(block, model, data)
+    start = learner.preprocess_of_start(block, data)
+    model.preprocess = start if start is not None and block.preprocess is None else preprocess_of(block, model, data)
     model.classes, model.target = list(data.classes) or None, data.target
+    if live is not None:
+        learner.answer_with_logits(model, example(model, data))
+    learner.with_head(model, block, data, example(model, data), initial_seed(seed, peer), where)
     check_outputs(model, data, where)
     return model
 
@@ -160,6 +165,8 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
         fix = f"train it here with {key}.train.epochs=30, or give a source with weights (file:, run:, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", where=f"teachers.{name}", fix=fix)
     model.preprocess = preprocess_of(block, model, data)
+    if live is not None:
+        learner.answer_with_logits(model, example(model, data))
     if trained_here:
         model.classes, model.target = list(data.classes) or None, data.target
         if model.pretrained:
@@ -179,8 +186,8 @@ def restore(model: Model, path: Path) -> Model:
     network = model.network.network if isinstance(model.network, SelectedOutputs) else model.network
     try:
         sidecar = read_sidecar(path)
-        if sidecar is not None and not grafts_of(network):
-            regraft(network, sidecar.grafts)
+        if sidecar is not None and sidecar.grafts[: len(grafts_of(network))] == grafts_of(network):  # a new head may be there already
+            regraft(network, sidecar.grafts[len(grafts_of(network)) :])
         load_into(network, read_state(path, trusted=False), str(path))
     except ModelError as error:
         raise RunError(error.what, where=str(path), fix=f"delete {path.name} and resume: that network is then trained again") from error

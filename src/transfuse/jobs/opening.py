@@ -15,11 +15,12 @@ from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import DataRequest, DataSet, Model, Samples
 from transfuse.data import check
-from transfuse.engine import parallel, precision
+from transfuse.engine import parallel, precision, trackers
 from transfuse.engine.loader import free_memory_bytes, is_labelled
 from transfuse.evaluate import metrics
 from transfuse.jobs import control, peers
 from transfuse.jobs.context import Context, Live, read_figures
+from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
 from transfuse.jobs.refusals import one_answer, other_splits, refuse
 from transfuse.jobs.rundir import RunDir, default_out, environment, write_json, write_text
@@ -79,6 +80,7 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
         name: open_teacher(name, block, data, resolved.seed, live.get(name), block.train is not None)
         for name, block in resolved.teachers.items()
     }
+    initialise(context, recipe.student, data, student, recipe.seed, teachers)
     peers.refuse_unfit(student, members, data)
     refuse(resolved, data, student, teachers, context.live)
     answers = [one_answer(name, model, data) for name, model in teachers.items() if resolved.teachers[name].train is None]
@@ -99,7 +101,9 @@ def new_context(recipe: Recipe, reporter: Reporter | None, live: Live | None) ->
     """The context of a job that begins; nothing is written yet."""
     device = parallel.start()
     out = ranks.agreed(recipe.out or default_out(recipe.job))  # processes may start in different seconds
-    return Context(RunDir(out), reporter or Silent(), device, live or Live())
+    for name in recipe.track:
+        trackers.require(name)
+    return Context(RunDir(out), reporter or Silent(), device, live or Live(), track=tuple(recipe.track))
 
 
 def lay_out(context: Context, recipe: Recipe, recipe_text: str | None, resolved: Recipe, reasons: Mapping[str, str]) -> None:

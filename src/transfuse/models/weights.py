@@ -154,7 +154,8 @@ def load_into(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
             where=where,
             fix="check architecture and options (such as options: {shortcut: B})",
         )
-    module.load_state_dict({key: state.get(key, own[key]) for key in own})
+    own.update({key: state[key] for key in own if key in state})  # keeps the versions that some networks (MNASNet) ask for
+    module.load_state_dict(own)
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from transfuse.recipe.augment import AugmentBlock
-from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, LearnerBlock, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.methods import Auto, ObjectiveBlock
 from transfuse.recipe.schema import Recipe, objective_list
 
@@ -35,7 +36,7 @@ class AdaptRecipe(Recipe):
     """the target's share of each batch"""
     select_on: Literal["source", "target"] = "source"
     """whose validation part chooses the weights; target: its labels are looked at, so the result is no longer unsupervised"""
-    student: Annotated[ModelBlock, BeforeValidator(source_string)]
+    student: Annotated[LearnerBlock, BeforeValidator(source_string)]
     """the network that is trained and shipped"""
     objectives: Annotated[list[ObjectiveBlock], Field(min_length=1)] | Auto = "auto"
     """terms of the loss; auto: the labels (1) and a term that looks at the target (1): mcc for classes, else coral"""
@@ -51,6 +52,8 @@ class AdaptRecipe(Recipe):
     """what the student may cost; the report says met or missed"""
     samples: bool = True
     """keep a few raw inputs of the target's test part in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @field_validator("objectives", mode="before")
     @classmethod

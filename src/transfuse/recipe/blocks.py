@@ -91,6 +91,25 @@ class ModelBlock(Block):
     """the file may be unpickled: it can run code, so only for files of your own"""
 
 
+class LearnerBlock(ModelBlock):
+    """A network that is trained: what it ends in and what it begins with, beside what any model has."""
+
+    head: dict[str, Any] | None = None
+    """a fresh head of another form: linear, {mlp: {widths: [256]}}, {conv: {layers: 1}} before the pool, {fusion: {taps: [layer2]}}"""
+    init: dict[str, Any] | None = None
+    """another network's weights to begin with: {copy: {source: run:...}}, {select: {by: norm}}, {project: {by: svd}}, drop_layers, ..."""
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _head(cls, value: Any) -> Any:
+        return None if value is None else one_method(value, "form")
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _init(cls, value: Any) -> Any:
+        return None if value is None else one_method(value, "init")
+
+
 class StopBlock(Block):
     metric: str | None = None
     """validation metric that `at` and `patience` look at; null: the task's first (accuracy, f1, rmse)"""

@@ -11,11 +11,14 @@ from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.needs import LABEL_OBJECTIVE, card_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
+from transfuse.recipe.together import TogetherRecipe
 
-StudentRecipe = DistillRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe
+StudentRecipe = DistillRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe | TogetherRecipe
 """Recipes of jobs that train one student beside a control."""
 
-_NOT_THE_CONTROLS = ("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "target_labels", "validate")
+_NOT_THE_CONTROLS = (
+    *("seeds", "teachers", "peers", "out", "control", "cache", "budget", "samples", "track", "export", "target_labels", "validate"),
+)
 
 
 def control_key_values(recipe: Recipe) -> dict[str, Any]:
@@ -31,6 +34,9 @@ def control_key_values(recipe: Recipe) -> dict[str, Any]:
     values = recipe.model_dump()
     for key in (*_NOT_THE_CONTROLS, *recipe.not_the_controls):
         values.pop(key, None)
+    for key in ("student", "model"):
+        if isinstance(values.get(key), dict):
+            values[key].pop("init", None)  # the control of a start from other weights is the same network from a random one
     values["objectives"] = [block.model_dump() for block in control_objectives(recipe)]
     if len(values["objectives"]) == 1:
         values["train"]["gradients"] = "sum"  # one term has nobody to disagree with

@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from transfuse.errors import RecipeError
 from transfuse.recipe.augment import AugmentBlock
-from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, Positive, TrainBlock, source_string
+from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, LearnerBlock, Positive, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock, one_method
 from transfuse.recipe.schema import Recipe, objective_list
 
@@ -95,7 +96,7 @@ class FinetuneRecipe(Recipe):
     job: Literal["finetune"] = "finetune"
     data: Annotated[DataBlock, BeforeValidator(source_string)]
     """where the samples come from"""
-    model: Annotated[ModelBlock, BeforeValidator(source_string)]
+    model: Annotated[LearnerBlock, BeforeValidator(source_string)]
     """the pretrained network; its head is replaced where it has other outputs than the data"""
     policy: dict[str, Any] = Field(default={"full": {}})
     """what is trained, when, and how fast: lp_ft, or with settings {gradual: {until: 0.5}}"""
@@ -123,6 +124,8 @@ class FinetuneRecipe(Recipe):
     """what the network may cost; the report says met or missed"""
     samples: bool = True
     """keep a few raw inputs in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @field_validator("policy", mode="before")
     @classmethod

@@ -41,7 +41,14 @@ def build(job: str) -> Schema:
     if "TrainBlock" in definitions:
         for kind in ("optimizer", "schedule"):
             _replace(definitions["TrainBlock"]["properties"], kind, _one_of(kind, definitions))
+    if "LearnerBlock" in definitions:
+        learner = definitions["LearnerBlock"]["properties"]
+        _replace(learner, "head", {"anyOf": [_one_of("form", definitions), {"type": "null"}]})
+        _replace(learner, "init", {"anyOf": [_one_of("init", definitions), {"type": "null"}]})
     properties = schema["properties"]
+    if "export" in properties:
+        listed = _one_of("target", definitions)
+        _replace(properties, "export", {"anyOf": [listed["oneOf"][0], {"type": "array", "items": listed}]})
     if "objectives" in properties:
         _replace(properties, "objectives", _objectives(definitions))
     for key, about in RECIPES[job].short_keys.items():

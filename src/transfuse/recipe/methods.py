@@ -14,11 +14,14 @@ from transfuse.core.signature import parameters
 from transfuse.engine.optim import OPTIMIZERS
 from transfuse.engine.schedule import SCHEDULES, WEIGHT_SCHEDULES
 from transfuse.errors import RecipeError
+from transfuse.models import heads
+from transfuse.policies import init
+from transfuse.recipe import targets
 from transfuse.recipe.forms import method_of
 from transfuse.recipe.problems import problem, raise_all, under, with_known_keys
 
 Auto = Literal["auto"]
-Kind = Literal["optimizer", "schedule", "weight", "head", "policy"]
+Kind = Literal["optimizer", "schedule", "weight", "head", "policy", "target", "form", "init"]
 
 
 class Block(BaseModel):
@@ -44,6 +47,22 @@ TABLES: dict[Kind, Mapping[str, Any]] = {
     "weight": WEIGHT_SCHEDULES,
     "head": probes.TABLE,
     "policy": policies.TABLE,
+    "target": targets.TABLE,
+    "form": heads.TABLE,
+    "init": init.TABLE,
+}
+# keys that methods of a kind have beside their constructor's parameters
+BESIDE: dict[Kind, dict[str, Any]] = {
+    "init": {
+        "source": (
+            str | dict[str, Any] | None,
+            Field(None, description="whose weights: a model source, a model block, or a teacher's name; null: the only teacher's"),
+        ),
+        "least": (
+            Annotated[float, Field(ge=0, le=1)],
+            Field(0.5, description="share of the network's numbers that has to come from there; with less the job is refused"),
+        ),
+    },
 }
 GIVEN_BY_THE_ENGINE = ("progress", "parameters")  # arguments of schedules and optimisers that no recipe sets
 
@@ -64,8 +83,8 @@ def method_block(
 
 @cache
 def table_block(kind: Kind, name: str) -> type[Block]:
-    """The block of one optimiser, learning-rate schedule or weight schedule."""
-    return method_block(name, TABLES[kind][name])
+    """The block of one method of a table: an optimiser, a policy, an export target."""
+    return method_block(name, TABLES[kind][name], BESIDE.get(kind))
 
 
 def one_method(value: Any, kind: Kind) -> dict[str, Any]:

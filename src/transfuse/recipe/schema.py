@@ -7,8 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from transfuse.core.registry import did_you_mean
+from transfuse.engine import trackers
 from transfuse.recipe.augment import AugmentBlock
-from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TeacherBlock, TrainBlock, source_string
+from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, LearnerBlock, ModelBlock, TeacherBlock, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.forms import entry_names
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock, parse_objective
 from transfuse.recipe.problems import raise_all, under
@@ -54,6 +57,8 @@ with warnings.catch_warnings():
         """run the whole job once for each seed and sum up: a number (seed, seed + 1, ...) or a list"""
         validate: ValidateBlock | None = None  # pyright: ignore  pydantic's method of this name is deprecated, and nobody calls it
         """{folds: 5}: run the whole job on each of five folds of the training part and sum up, then once more on all of it"""
+        track: list[str] = Field(default=[])
+        """trackers that are told what metrics.jsonl is told: tensorboard, trackio, mlflow, wandb; none by default"""
         out: str | None = None
         """the run folder; null: runs/JOB-DATE-TIME"""
 
@@ -62,6 +67,15 @@ with warnings.catch_warnings():
         def _no_seed_twice(cls, value: Any) -> Any:
             if isinstance(value, list) and len(set(value)) < len(value):
                 raise ValueError("a seed is there twice, and would give the same run twice")
+            return value
+
+        @field_validator("track")
+        @classmethod
+        def _known_trackers(cls, value: list[str]) -> list[str]:
+            known = trackers.names()
+            unknown = [name for name in value if name not in known]
+            if unknown:
+                raise ValueError(f"unknown tracker '{unknown[0]}'{did_you_mean(unknown[0], known)}; known: {', '.join(known)}")
             return value
 
         @field_validator("validate")
@@ -108,7 +122,7 @@ class TaughtRecipe(Recipe):
     """where the samples come from"""
     teachers: dict[str, Annotated[TeacherBlock, BeforeValidator(source_string)]] = Field(default={})
     """name -> model; `teacher: X` is short for `teachers: {teacher: X}`"""
-    student: Annotated[ModelBlock, BeforeValidator(source_string)]
+    student: Annotated[LearnerBlock, BeforeValidator(source_string)]
     """the model that is trained and shipped"""
     peers: dict[PeerName, Annotated[ModelBlock, BeforeValidator(source_string)]] = Field(default={})
     """name -> model that learns beside the student, from labels and by dml from the others; it may start untrained"""
@@ -158,3 +172,5 @@ class DistillRecipe(TaughtRecipe):
     }
 
     job: Literal["distill"] = "distill"
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""

@@ -187,19 +187,29 @@ def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: import_torchvision().models.get_model(name, weights=None, num_classes=4, **options)
 
 
+def _filled(network: nn.Module) -> nn.Module:
+    """A network that was built without values, with some."""
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for value in network.state_dict().values():
+        value.copy_(torch.rand(value.shape, generator=generator) / 10)
+    return network
+
+
 def _vgg() -> nn.Module:
     vgg = import_torchvision().models.vgg
-    network = vgg.VGG(vgg.make_layers([8, "M", 8, "M"]), init_weights=False)
-    network.classifier = nn.Sequential(
-        nn.Linear(8 * 49, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(True), nn.Linear(16, 4)
-    )
-    return network
+    with torch.device("meta"):
+        network = vgg.VGG(vgg.make_layers([8, "M", 8, "M"]), init_weights=False)
+        layers = [nn.Linear(8 * 49, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(True), nn.Linear(16, 4)]
+        network.classifier = nn.Sequential(*layers)
+    return _filled(network)
 
 
 def _alexnet() -> nn.Module:
-    network = import_torchvision().models.AlexNet(num_classes=4)
-    network.classifier = nn.Sequential(nn.Dropout(), nn.Linear(256 * 36, 16), nn.ReLU(inplace=True), nn.Linear(16, 4))
-    return network
+    with torch.device("meta"):
+        network = import_torchvision().models.AlexNet(num_classes=4)
+        network.classifier = nn.Sequential(nn.Dropout(), nn.Linear(256 * 36, 16), nn.ReLU(inplace=True), nn.Linear(16, 4))
+    return _filled(network)
 
 
 def _vit() -> nn.Module:
@@ -246,7 +256,7 @@ TORCHVISION: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str]
     "densenet": (_densenet, lambda: picture(32), "classifier"),
     "efficientnet": (_efficientnet, lambda: picture(32), "classifier.1"),
     "googlenet": (_torchvision("googlenet", init_weights=False, aux_logits=True), lambda: picture(64), "fc"),
-    "inception": (_torchvision("inception_v3", init_weights=False, aux_logits=True), lambda: picture(299), "fc"),
+    "inception": (_torchvision("inception_v3", init_weights=False, aux_logits=True), lambda: picture(299)[:1], "fc"),
     "maxvit": (_maxvit, lambda: picture(32), "classifier.5"),
     "mnasnet": (_torchvision("mnasnet0_5"), lambda: picture(32), "classifier.1"),
     "mobilenet_v2": (_torchvision("mobilenet_v2", width_mult=0.1), lambda: picture(32), "classifier.1"),
@@ -261,16 +271,16 @@ TORCHVISION: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str]
     "vit": (_vit, lambda: picture(32), "heads.head"),
 }
 
-# timm's own code for these: name, options, side in pixels
+# timm's own code for these: name, options, side in pixels, path of the head
 TIMM: dict[str, tuple[dict[str, Any], int, str]] = {
     "vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, 32, "head"),
     "deit_tiny_distilled_patch16_224": ({"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, 32, "head"),
-    "mixer_s32_224": ({"img_size": 32, "embed_dim": 16, "num_blocks": 1}, 32, "head"),
-    "convnext_atto": ({"depths": (1, 1), "dims": (8, 16)}, 32, "head.fc"),
     "mobilenetv3_small_050": ({}, 32, "classifier"),
-    "mobilenetv4_conv_small_050": ({}, 32, "classifier"),
-    "resnet10t": ({}, 32, "fc"),
-    "ghostnetv2_100": ({"width": 0.3}, 32, "classifier"),
-    "test_vit": ({}, 160, "head"),
+    "mobilenetv4_conv_small_035": ({}, 32, "classifier"),
+    "test_byobnet": ({}, 32, "head.fc"),
+    "test_convnext": ({}, 32, "head.fc"),
+    "test_efficientnet": ({}, 32, "classifier"),
+    "test_mambaout": ({}, 32, "head.fc"),
+    "test_nfnet": ({}, 32, "head.fc"),
     "test_resnet": ({}, 32, "fc"),
 }

@@ -6,6 +6,7 @@ a form's class, `names()` lists them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transfuse.core.registry import Registry
@@ -26,3 +27,21 @@ def get(name: str) -> Any:
 def names() -> list[str]:
     """All forms, plug-ins included."""
     return registry.names()
+
+
+class _Table(Mapping[str, Any]):
+    """Name -> class; a file is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in registry.names():
+            raise KeyError(name)
+        return registry.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registry.names())
+
+    def __len__(self) -> int:
+        return len(registry.names())
+
+
+TABLE: Mapping[str, Any] = _Table()

@@ -16,6 +16,7 @@ from transfuse.core.taps import undisturbed, unwrapped
 from transfuse.errors import ModelError
 
 _MOST_CANDIDATES = 8  # in a message
+_FORMS = ("T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "ToCopy", "Expand", "Clone")
 _Owners = dict[int, list[tuple[str, nn.Module]]]
 
 
@@ -112,9 +113,10 @@ def head_at(network: nn.Module, path: str, example: Any) -> Head:
         raise ModelError(f"'{path}' {kind}{did_you_mean(path, modules)}", where="head.at", fix=f"candidates:{shown or ' none'}")
     layer: Any = modules[path]
     with undisturbed(network):
-        name = main_name(named_tensors(run(network, example)))
+        tensors = named_tensors(run(network, example))
     outputs, width = layer.weight.shape[:2]
-    return Head(_paths(network, layer), layer, name or "", outputs, width, True)
+    named = next((name for name, tensor in tensors.items() if _makes(layer, tensor)), main_name(tensors))
+    return Head(_paths(network, layer), layer, named or "", outputs, width, True)
 
 
 @contextmanager
@@ -156,30 +158,26 @@ def _reached(tensor: Tensor, owners: _Owners) -> list[tuple[str, Any]]:
         seen.add(node)
         weights = [parameter for after, _ in node.next_functions for parameter in _parameters(after) if id(parameter) in owners]
         if weights:
-            # tied weights have several owners; the one that is run as a layer of its own is meant
-            found += [_layer_among(owners[id(weight)]) for weight in weights]
+            found += [holder for weight in weights for holder in _layers_among(owners[id(weight)])]
         else:
             waiting += [after for after, _ in node.next_functions]
     return found
 
 
-def _layer_among(holders: list[tuple[str, nn.Module]]) -> tuple[str, nn.Module]:
-    return next((holder for holder in holders if _replaceable(holder[1])), holders[0])
+def _layers_among(holders: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Of the modules that share a weight, those that run as layers of their own (an embedding does not); all, where none does."""
+    return [holder for holder in holders if _replaceable(holder[1])] or holders
 
 
 def _parameters(node: Any) -> list[Tensor]:
-    """The parameters that a value is made of, where it is made of parameters alone: transposed, reshaped, normalised by weight norm."""
-    for _ in range(4):
-        if node is None:
-            return []
-        if hasattr(node, "variable"):
-            return [node.variable]
+    """The parameters that a value is made of, where it is a parameter seen in another form: transposed, reshaped, normalised."""
+    while node is not None and not hasattr(node, "variable"):
         following = [after for after, _ in node.next_functions if after is not None]
-        if len(following) > 1:
-            variables = [getattr(after, "variable", None) for after in following]
-            return [] if any(variable is None for variable in variables) else [value for value in variables if value is not None]
-        node = following[0] if following else None
-    return []
+        form = node.name().rstrip("0123456789").removesuffix("Backward")
+        if form == "WeightNormInterface":
+            return [after.variable for after in following if hasattr(after, "variable")]
+        node = following[0] if len(following) == 1 and form in _FORMS else None
+    return [] if node is None else [node.variable]
 
 
 def _replaceable(layer: nn.Module) -> bool:

@@ -20,18 +20,18 @@ class Fusion:
     same scale, since those of stages differ.
 
     Args:
-        taps: module paths, or auto: the last feature of each spatial resolution.
+        taps: module paths; null: the last feature of each spatial resolution.
         at: path of the layer to replace; null: found by a forward pass.
     """
 
-    def __init__(self, taps: list[str] | str = AUTO, at: str | None = None):
+    def __init__(self, taps: list[str] | None = None, at: str | None = None):
         self.taps, self.at = taps, at
 
     def build(self, network: nn.Module, head: Head, outputs: int, example: Any) -> None:
         if not isinstance(example, Tensor):
             raise ModelError("a head over several stages needs a network that takes one tensor", where="head.fusion")
         given = f"{head.path}@input"
-        found = Taps(network, self.taps, example)
+        found = Taps(network, self.taps or AUTO, example)
         for path, shape in found.shapes.items():
             if len(shape) < 3:
                 raise ModelError(f"'{path}' gives {shape}, no feature with positions", where="head.fusion.taps", fix="name stages")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transfuse.core.taps import undisturbed
 
 Kind = Literal["copied", "resized", "selected", "projected", "scaled", "fitted", "left"]
+SAMPLES = 1024  # training samples for statistics
 SHOWN = 24  # rows of a table that is said; all of them are kept in the run folder
 
 
@@ -55,14 +56,14 @@ class Scene:
     """What is known of the two networks.
 
     Attributes:
-        batches: pairs of inputs of the same training samples, as the source and as the target take them, and their labels (float rows:
-            one-hot for classes, standardised for targets); the same ones each time.
+        batches: at most so many training samples -> their inputs as the source takes them, as the target takes them, and labels (float
+            rows: one-hot for classes, standardised for targets), batch by batch; the same ones each time.
         groups: network -> which of its units belong together, from its traced structure.
         moments: groups of a network -> each group's mean [units] and second moment E[x x'] [units, units], as the layers behind it see it.
         seed: of random choices.
     """
 
-    batches: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
     groups: Callable[[nn.Module], Groups]
     moments: Callable[[nn.Module], Moments]
     seed: int = 0
@@ -111,7 +112,7 @@ class Moved:
         return f"{self.numbers[1]:,} of {self.numbers[0]:,} numbers ({self.share:.0%}) come from the source: tensors {kinds}{rest}"
 
     def table(self, most: int | None = SHOWN) -> str:
-        """The rows as text, layers of the same fate in one line; what was left or changed comes before what was copied where not all fits."""
+        """The rows as text, layers of the same fate in one line; where not all fit, what was copied is left out first."""
         lines = [self._line(kind, list(rows)) for (kind, *_), rows in groupby(self.rows, key=_fate)]
         if most is not None and len(lines) > most:
             first = [line for line in lines if not line[1].startswith("copied")]
@@ -180,7 +181,7 @@ def reestimated(target: nn.Module, scene: Scene) -> int:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.training = True
-        for _, inputs, _ in scene.batches():
+        for _, inputs, _ in scene.batches(SAMPLES):
             if len(inputs) > 1:
                 target(inputs)
         for norm, momentum in zip(norms, momenta, strict=True):
