@@ -16,6 +16,7 @@ from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import DataSet, Progress
 from transfuse.jobs.rundir import RunDir, write_json
+from transfuse.jobs.tracking import Trackers
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Context:
         live: objects in place of strings.
         notes: what was said, kept for the report.
         while_training: called with every line of progress; keeps figures that a kill would lose.
+        track: names of trackers.
     """
 
     rundir: RunDir
@@ -49,6 +51,12 @@ class Context:
     live: Live = field(default_factory=Live)
     notes: list[str] = field(default_factory=list)
     while_training: Callable[[], None] | None = None
+    track: tuple[str, ...] = ()
+
+    @cached_property
+    def trackers(self) -> Trackers:
+        """Whoever is told the run's figures beside metrics.jsonl."""
+        return Trackers(self.track, self.rundir.path, self.say)
 
     def say(self, text: str) -> None:
         """Tells the user and keeps it for the report; once, however often it is said."""

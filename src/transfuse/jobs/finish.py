@@ -18,6 +18,7 @@ from transfuse.evaluate.summary import model_summary, transfer_summary
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, read_figures
 from transfuse.jobs.rundir import replacing, write_json
+from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.control import StudentRecipe
 from transfuse.report import card, page
 
@@ -79,6 +80,8 @@ def evaluate(
         summary["finetune"] = ledger["finetune"]  # the policy, its phases and groups, the learning rate, what was averaged
     if "extract" in ledger:
         summary["extract"] = ledger["extract"]  # the features, the head, and how its settings were chosen
+    if "together" in ledger:
+        summary["together"] = ledger["together"]  # the source's weight, and how it was chosen
     if source_test is not None:
         summary["source_test"] = {name: on_source(data, source_test, model, recipe.seed) for name, model in trained.items()}
     if recipe.samples:
@@ -114,7 +117,10 @@ def report(context: Context) -> None:
     """Writes report.html and README.md from what the folder holds."""
     page.write(context.rundir.path)
     card.write(context.rundir.path)
-    context.reporter.result(context.rundir.read_summary(), context.rundir.path)
+    summary = context.rundir.read_summary()
+    tell_summary(context.trackers, summary)
+    context.trackers.close()
+    context.reporter.result(summary, context.rundir.path)
 
 
 def asking(model: Model) -> Ask:

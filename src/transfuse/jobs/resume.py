@@ -17,8 +17,9 @@ from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
+from transfuse.recipe.together import TogetherRecipe
 
-OneRun = TaughtRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe | FuseRecipe
+OneRun = TaughtRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe | FuseRecipe | TogetherRecipe
 """Recipes of jobs that leave one run, whose live objects are known by name."""
 
 
@@ -37,6 +38,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     if context.rundir.summary.exists():
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     recipe = load(context.rundir.resolved)
+    context.track = tuple(recipe.track)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
     missing = missing_live(recipe, context.live) if isinstance(recipe, OneRun) else []
@@ -85,7 +87,7 @@ def missing_live(recipe: OneRun, live: Live) -> list[str]:
 
 def missing_data(recipe: OneRun, live: Live) -> list[str]:
     """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
-    if isinstance(recipe, AdaptRecipe):
+    if isinstance(recipe, (AdaptRecipe, TogetherRecipe)):
         given = live.data if isinstance(live.data, dict) else {}
         lacking = any(getattr(recipe, key).source.startswith("live") and key not in given for key in recipe.data_keys)
     else:

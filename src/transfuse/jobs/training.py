@@ -21,11 +21,11 @@ from transfuse.engine.order import Order
 from transfuse.engine.precision import has_cpp_compiler
 from transfuse.engine.steppers.per_term_gradients import PerTermGradients
 from transfuse.engine.steppers.supervised import Supervised
-from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError
 from transfuse.evaluate import metrics
 from transfuse.evaluate.predict import evaluation_mode, original_units, predict
 from transfuse.jobs.context import Context
+from transfuse.jobs.tracking import Tracked
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import TrainBlock
 
@@ -103,7 +103,7 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         in_stage(settings_of(train, order, lesson.seed, metric, metrics.higher_is_better(data.task, metric)), lesson),
         evaluate=None if lesson.stage else validator(model, data, context.device, metric, lesson.name),
         checkpoints=Checkpoints(context.rundir.checkpoints / lesson.run),
-        track=Jsonl(lesson.metrics, lesson.name, lesson.stage),
+        track=Tracked(lesson.metrics, lesson.name, lesson.stage, context.trackers),
         listen=context.listen,
     )
     for note in loop.notes:

@@ -53,11 +53,11 @@ def control_objectives(recipe: StudentRecipe, task: TaskName | None = None) -> l
         recipe: a resolved recipe.
         task: of the data; None: as the recipe says.
     """
-    listed = [] if isinstance(recipe, ExtractRecipe) else recipe.objectives
+    listed = [] if isinstance(recipe, (ExtractRecipe, TogetherRecipe)) else recipe.objectives
     assert isinstance(listed, list), "the recipe is not resolved"
     kept = [block for block in listed if not card_of(block.name, block.method).transfers]
     if not kept or all(block.weight == 0 for block in kept):
-        named = recipe.source.task if isinstance(recipe, AdaptRecipe) else recipe.data.task
+        named = getattr(recipe, recipe.data_keys[-1]).task  # of two sets, both have labels of one kind
         task = task or (None if named == "auto" else named)
         assert task is not None, "the recipe is not resolved"
         kept = [ObjectiveBlock(**parse_objective(LABEL_OBJECTIVE[task]))]

@@ -49,11 +49,11 @@ class EvalRecipe(Recipe):
                 raise ValueError(f"unknown corruption '{unknown[0]}'; known: {', '.join(known)}" if unknown else "name some, or write true")
         return value
 
-    @field_validator("seeds", "validate")
+    @field_validator("seeds", "validate", "track")
     @classmethod
     def _trains_nothing(cls, value: Any) -> Any:
-        if value is not None:
-            raise ValueError("an evaluation trains nothing, so there is nothing to repeat")
+        if value:
+            raise ValueError("an evaluation trains nothing, so there is nothing to repeat or to track")
         return value
 
     def corruptions(self) -> list[str]:
