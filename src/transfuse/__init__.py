@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, load, resume, sweep
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, load, resume, sweep, together
     from transfuse.jobs.context import Run
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "resume",
     "sweep",
     "testing",
+    "together",
 ]
 
 # name -> module that defines it
@@ -47,6 +48,7 @@ _LAZY = {
     "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",
     "sweep": "transfuse.jobs.api",
+    "together": "transfuse.jobs.api",
     "Run": "transfuse.jobs.context",
     "TransfuseError": "transfuse.errors",
 }

@@ -25,18 +25,33 @@ def common_side(source: DataSet, target: DataSet) -> int | None:
 
 
 def paired(source: DataSet, target: DataSet) -> tuple[DataSet, DataSet, list[str]]:
-    """Both data sets in one form, and notes on what was changed.
+    """Both data sets in one form, with the same classes, and notes on what was changed.
 
     The target's class numbers (or columns of labels, or regression targets) are put into the source's order, by name. Grey pictures beside
     RGB ones become RGB. Both get the source's normalisation and, for regression, its scaling.
 
     Raises:
-        DataError: another task, kind of input or type; other classes; tables with other columns; pictures of other sizes (see
-            `common_side`); the same samples in both.
+        DataError: as `side_by_side`, or other classes.
+    """
+    source, target, notes = side_by_side(source, target, same_classes=True)
+    return source, replace(target, preprocess=source.preprocess, target=source.target), notes
+
+
+def side_by_side(source: DataSet, target: DataSet, same_classes: bool) -> tuple[DataSet, DataSet, list[str]]:
+    """Both data sets in one form, each with its own statistics, and notes on what was changed.
+
+    Args:
+        source, target: as they were opened.
+        same_classes: whether they need the same classes (columns of labels, regression targets), in the source's order.
+
+    Raises:
+        DataError: another task, kind of input or type; other classes where they have to be the same; tables with other columns; pictures
+            of other sizes (see `common_side`); the same samples in both.
     """
     _refuse_other_kinds(source, target)
     notes: list[str] = []
-    target = _reordered(source, target, notes)
+    if same_classes:
+        target = _reordered(source, target, notes)
     if source.modality == "image":
         source, target = _one_colour(source, target, notes)
     if source.input_shape != target.input_shape:
@@ -49,7 +64,17 @@ def paired(source: DataSet, target: DataSet) -> tuple[DataSet, DataSet, list[str
         raise DataError(what, where="target", fix="give both as 8-bit numbers, or both as floats of the same range")
     if source.train.fingerprint == target.train.fingerprint:
         raise DataError("source and target hold the same samples: there is one domain only", where="target", fix="name another data set")
-    return source, replace(target, preprocess=source.preprocess, target=source.target), notes
+    return source, target, notes
+
+
+def same_names(source: DataSet, target: DataSet) -> bool:
+    """Whether both have the same classes, or targets, whatever their order."""
+    return sorted(_names(source)) == sorted(_names(target))
+
+
+def differing(source: DataSet, target: DataSet) -> str:
+    """In which names two sets differ, for a note."""
+    return _clash(_names(source), _names(target), "targets" if source.target else "classes")[0]
 
 
 def training_pools(source: DataSet, target: DataSet, target_labels: bool) -> tuple[Samples, Samples]:

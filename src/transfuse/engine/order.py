@@ -130,6 +130,16 @@ class SourceOrder(PairedOrder):
         return self.source.batch(step)
 
 
+class TargetOrder(PairedOrder):
+    """The target's part of the same batches, with the same epochs and steps, of a pool that holds the target alone."""
+
+    def domains(self, ids: Tensor) -> Tensor | None:
+        return None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        return self.target.batch(step)
+
+
 def counts_of(source_size: int, target_size: int, batch_size: int, target_share: float) -> tuple[int, int]:
     """Samples of the source and of the target in each batch: at least one, at most all."""
     target = min(max(round(batch_size * target_share), 1), max(batch_size - 1, 1))

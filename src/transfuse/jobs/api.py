@@ -10,12 +10,11 @@ from torch import nn
 
 from transfuse.core.protocols import Reporter
 from transfuse.core.types import Model, ModelRequest
-from transfuse.errors import RecipeError
 from transfuse.jobs import resume as resuming
+from transfuse.jobs.arguments import data_of, model_of, run_taught, validated_recipe
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
-from transfuse.recipe.schema import Recipe
 
 
 def distill(
@@ -48,7 +47,7 @@ def distill(
     Raises:
         TransfuseError: what was given has to change; says what, where and how.
     """
-    return _taught({"job": "distill", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+    return run_taught({"job": "distill", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
 
 
 def born_again(
@@ -74,7 +73,7 @@ def born_again(
     Raises:
         TransfuseError: what was given has to change.
     """
-    return _taught({"job": "born_again", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+    return run_taught({"job": "born_again", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
 
 
 def assistants(
@@ -100,7 +99,7 @@ def assistants(
     Raises:
         TransfuseError: what was given has to change.
     """
-    return _taught({"job": "assistants", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+    return run_taught({"job": "assistants", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
 
 
 def sweep(
@@ -126,7 +125,7 @@ def sweep(
         TransfuseError: what was given has to change.
         MissingExtra: Optuna is not installed.
     """
-    return _taught({"job": "sweep", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
+    return run_taught({"job": "sweep", **recipe}, (data, student, teacher), (objectives, train, out), reporter)
 
 
 def adapt(
@@ -158,12 +157,12 @@ def adapt(
         TransfuseError: what was given has to change; says what, where and how.
     """
     live = Live()
-    values: dict[str, Any] = {"job": "adapt", **recipe, "student": _model(student, live, None)}
+    values: dict[str, Any] = {"job": "adapt", **recipe, "student": model_of(student, live, None)}
     given = {}
     for key, data in (("source", source), ("target", target)):
-        values[key], given[key] = _data(data)
+        values[key], given[key] = data_of(data)
     live.data = {key: data for key, data in given.items() if data is not None}
-    validated = _validated(values, objectives, train, out, live)
+    validated = validated_recipe(values, objectives, train, out, live)
     return runner_of(validated).run(validated, reporter, None, live)
 
 
@@ -197,11 +196,11 @@ def fuse(
     """
     live = Live()
     values: dict[str, Any] = {"job": "fuse", **recipe, "how": how}
-    values["data"], live.data = _data(data)
-    values["sources"] = {name: _model(source, live, name) for name, source in sources.items()}
+    values["data"], live.data = data_of(data)
+    values["sources"] = {name: model_of(source, live, name) for name, source in sources.items()}
     if student is not None:
-        values["student"] = _model(student, live, None)
-    validated = _validated(values, recipe.get("objectives", "auto"), train, out, live)
+        values["student"] = model_of(student, live, None)
+    validated = validated_recipe(values, recipe.get("objectives", "auto"), train, out, live)
     return runner_of(validated).run(validated, reporter, None, live)
 
 
@@ -234,8 +233,8 @@ def extract(
         TransfuseError: what was given has to change; says what, where and how.
     """
     live = Live()
-    values: dict[str, Any] = {"job": "extract", **recipe, "model": _model(model, live, None), "head": head, "taps": taps}
-    values["data"], live.data = _data(data)
+    values: dict[str, Any] = {"job": "extract", **recipe, "model": model_of(model, live, None), "head": head, "taps": taps}
+    values["data"], live.data = data_of(data)
     values |= {key: value for key, value in (("train", train), ("out", None if out is None else str(out))) if value is not None}
     validated = from_values(values)
     return runner_of(validated).run(validated, reporter, None, live)
@@ -270,9 +269,48 @@ def finetune(
         TransfuseError: what was given has to change; says what, where and how.
     """
     live = Live()
-    values: dict[str, Any] = {"job": "finetune", **recipe, "model": _model(model, live, None), "policy": policy}
-    values["data"], live.data = _data(data)
-    validated = _validated(values, objectives, train, out, live)
+    values: dict[str, Any] = {"job": "finetune", **recipe, "model": model_of(model, live, None), "policy": policy}
+    values["data"], live.data = data_of(data)
+    validated = validated_recipe(values, objectives, train, out, live)
+    return runner_of(validated).run(validated, reporter, None, live)
+
+
+def together(
+    source: Any,
+    target: Any,
+    student: str | nn.Module | Mapping[str, Any],
+    source_weight: Any = 1.0,
+    train: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **recipe: Any,
+) -> Run:
+    """A network learns from the labels of a source and of a target at once: L = L_target + lambda L_source.
+
+    Args:
+        source, target: both with labels, as in `distill`.
+        student: a source string, a module or a recipe block, as in `distill`.
+        source_weight: lambda; a list is chosen from on the target's validation part; {"linear": {...}} changes over the run;
+            "uncertainty": both weights are learnt.
+        train: {"epochs": 30, ...}.
+        out: the run folder.
+        reporter: who is told what goes on; None: nobody.
+        recipe: any other key of the recipe: seed, heads, target_share, augment, control, cache, budget, validate.
+
+    Returns:
+        The run, as that of `distill`; its control was trained on the target alone.
+
+    Raises:
+        TransfuseError: what was given has to change; says what, where and how.
+    """
+    live = Live()
+    values: dict[str, Any] = {"job": "together", **recipe, "student": model_of(student, live, None), "source_weight": source_weight}
+    given = {}
+    for key, data in (("source", source), ("target", target)):
+        values[key], given[key] = data_of(data)
+    live.data = {key: data for key, data in given.items() if data is not None}
+    values |= {key: value for key, value in (("train", train), ("out", None if out is None else str(out))) if value is not None}
+    validated = from_values(values)
     return runner_of(validated).run(validated, reporter, None, live)
 
 
@@ -319,81 +357,3 @@ def open_model(source: str | Path) -> Model:
     if path.is_dir():
         return models.open_model(f"run:{path}", ModelRequest())
     return models.open_model(f"file:{path}" if path.suffix == ".safetensors" and path.exists() else str(source), ModelRequest())
-
-
-def _taught(recipe: Mapping[str, Any], given: tuple[Any, Any, Any], rest: tuple[Any, Any, Any], reporter: Reporter | None) -> Run:
-    """Runs a job in which teachers teach.
-
-    Args:
-        recipe: the job and any of its keys.
-        given: data, student and teacher, as strings, blocks or objects.
-        rest: objectives, train and out.
-        reporter: who is told.
-    """
-    (data, student, teacher), (objectives, train, out) = given, rest
-    live = Live()
-    values: dict[str, Any] = {**recipe, "student": _model(student, live, None)}
-    values["data"], live.data = _data(data)
-    teachers = {**({"teacher": teacher} if teacher is not None else {}), **recipe.get("teachers", {})}
-    values["teachers"] = {name: _model(model, live, name) for name, model in teachers.items()}
-    if "peers" in recipe:
-        values["peers"] = _peers(recipe["peers"], live)
-    validated = _validated(values, objectives, train, out, live)
-    return runner_of(validated).run(validated, reporter, None, live)
-
-
-def _model(given: Any, live: Live, teacher: str | None) -> Any:
-    if isinstance(given, Mapping) and isinstance(given.get("source"), nn.Module):
-        return {**given, "source": _model(given["source"], live, teacher)}
-    if not isinstance(given, nn.Module):
-        return given
-    if teacher is None:
-        live.student = given
-    else:
-        live.teachers = {**live.teachers, teacher: given}
-    return f"live:{type(given).__name__}"
-
-
-def _peers(given: Mapping[str, Any], live: Live) -> dict[str, Any]:
-    """Blocks of the networks that learn beside the student."""
-    held = Live()
-    values = {name: _model(peer, held, name) for name, peer in given.items()}
-    live.peers = held.teachers
-    return values
-
-
-def _data(given: Any) -> tuple[dict[str, Any], Any]:
-    """A data block, and the live object that stands in for its source (None: a string does)."""
-    block = dict(given) if isinstance(given, Mapping) and "source" in given else {"source": given}
-    if isinstance(block["source"], str):
-        return block, None
-    return {**block, "source": "live"}, block["source"]
-
-
-def _validated(
-    values: dict[str, Any], objectives: Sequence[Any] | str, train: Mapping[str, Any] | None, out: str | Path | None, live: Live
-) -> Recipe:
-    """The recipe of these values and arguments; live objectives get the names that it gives them."""
-    values["objectives"] = objectives if isinstance(objectives, str) else [_objective(entry, live) for entry in objectives]
-    if train is not None:
-        values["train"] = dict(train)
-    if out is not None:
-        values["out"] = str(out)
-    recipe = from_values(values)
-    listed = getattr(recipe, "objectives", None)
-    if isinstance(listed, list):  # a method that is used twice has been given a name of its own by now
-        instances = iter(live.objectives.values())
-        live.objectives = {block.name: next(instances) for block in listed if block.method.startswith("live:")}
-    return recipe
-
-
-def _objective(entry: Any, live: Live) -> Any:
-    weight: Any = "auto"
-    if isinstance(entry, tuple) and len(entry) == 2:
-        entry, weight = entry
-    if not isinstance(entry, nn.Module):
-        if weight != "auto":
-            raise RecipeError("(objective, weight) is for modules", where="objectives", fix="write {'kd': {'weight': 0.9}}")
-        return entry
-    live.objectives = {**live.objectives, f"{len(live.objectives)}": entry}
-    return {f"live:{type(entry).__name__}": {"weight": weight}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from transfuse.recipe.augment import MIXES
 from transfuse.recipe.blocks import DataBlock
 from transfuse.recipe.needs import card_of
 from transfuse.recipe.resolve import resolve, sentences
+from transfuse.recipe.together import TogetherRecipe
 
 LEAST = 2  # samples of either domain in a batch: one alone has no covariance
 
@@ -52,18 +54,7 @@ def open_both(recipe: AdaptRecipe, context: Context) -> Domains:
     Raises:
         DataError: one can't be opened, or they don't go together.
     """
-    found = {key: _open(recipe, key, block, context) for key, block in (("source", recipe.source), ("target", recipe.target))}
-    side = common_side(found["source"], found["target"])
-    for key, block in (("source", recipe.source), ("target", recipe.target)):
-        if side is not None and found[key].input_shape[1:] != (side, side):
-            if block.size != "auto":
-                what = f"source.size is {recipe.source.size} and target.size is {recipe.target.size}"
-                raise DataError(f"{what}, but one network takes both", where=f"{key}.size", fix=f"give both the same, such as {side}")
-            context.say(f"{key}: pictures of {found[key].input_shape[1]}x{found[key].input_shape[2]} are held at {side}x{side}")
-            found[key] = _open(recipe, key, block.model_copy(update={"size": side}), context)
-    for key, opened in found.items():
-        for note in opened.notes:
-            context.say(f"{key}: {note}")
+    found = opened_at_one_size(recipe, context, ("source",))
     source, target, notes = paired(found["source"], found["target"])
     for note in notes:
         context.say(note)
@@ -73,9 +64,37 @@ def open_both(recipe: AdaptRecipe, context: Context) -> Domains:
     return Domains(source, target, pools, replace(source, val=selecting.val, test=target.test, unlabelled=pools[1], source=name, notes=[]))
 
 
-def _open(recipe: AdaptRecipe, key: str, block: DataBlock, context: Context) -> DataSet:
+def opened_at_one_size(recipe: AdaptRecipe | TogetherRecipe, context: Context, labelled: Sequence[str]) -> dict[str, DataSet]:
+    """Source and target by these names, the pictures of both at one size.
+
+    Args:
+        recipe: names both, and the network that takes them.
+        context: of the job.
+        labelled: which of them need training labels.
+
+    Raises:
+        DataError: one can't be opened, or sizes are asked for that one network can't take.
+    """
+    found = {
+        key: _open(recipe, key, block, context, key in labelled) for key, block in (("source", recipe.source), ("target", recipe.target))
+    }
+    side = common_side(found["source"], found["target"])
+    for key, block in blocks.items():
+        if side is not None and found[key].input_shape[1:] != (side, side):
+            if block.size != "auto":
+                what = f"source.size is {recipe.source.size} and target.size is {recipe.target.size}"
+                raise DataError(f"{what}, but one network takes both", where=f"{key}.size", fix=f"give both the same, such as {side}")
+            context.say(f"{key}: pictures of {found[key].input_shape[1]}x{found[key].input_shape[2]} are held at {side}x{side}")
+            found[key] = _open(recipe, key, block.model_copy(update={"size": side}), context, key in labelled)
+    for key, opened in found.items():
+        for note in opened.notes:
+            context.say(f"{key}: {note}")
+    return found
+
+
+def _open(recipe: AdaptRecipe | TogetherRecipe, key: str, block: DataBlock, context: Context, labelled: bool) -> DataSet:
     given = (context.live.data or {}).get(key, block.source)
-    request = replace(opening.request_of(block, {"student": recipe.student}), train_labels=key == "source")
+    request = replace(opening.request_of(block, {"student": recipe.student}), train_labels=labelled)
     with inside(key):
         return sources.open_data(given, request)
 

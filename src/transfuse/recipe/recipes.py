@@ -11,10 +11,12 @@ from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.schema import DistillRecipe, Recipe
 from transfuse.recipe.sweep import SweepRecipe
+from transfuse.recipe.together import TogetherRecipe
 
 RECIPES: dict[str, type[Recipe]] = {
     "distill": DistillRecipe,
     "adapt": AdaptRecipe,
+    "together": TogetherRecipe,
     "extract": ExtractRecipe,
     "fuse": FuseRecipe,
     "finetune": FinetuneRecipe,
