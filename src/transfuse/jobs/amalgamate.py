@@ -103,7 +103,8 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     if ranks.rank() == 0:
         context.rundir.refuse_occupied()
     data = open_data_of(recipe, context)
-    for warning in data_check.check(data):
+    known = bool(is_labelled(data.train.labels).any())
+    for warning in data_check.check(data, train_labels=known):
         context.say(warning)
     sources = open_known(recipe, data, context)
     refuse_gaps(sources, data)
@@ -113,7 +114,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     assert recipe.student is not None
     outputs = count_outputs(open_student(recipe.student, data, recipe.seed, context.live.student), data)
     decided, reasons = with_objectives(recipe)
-    if not bool(is_labelled(data.train.labels).any()) and decided.control != "none":
+    if not known and decided.control != "none":
         decided = decided.model_copy(update={"control": "none"})
         reasons["control"] = "no training sample has a label, so nobody can be trained on labels"
     parts = [part for part in (data.train, data.unlabelled) if part is not None]
