@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from transfuse.recipe.augment import MIXES, AugmentBlock
 from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.methods import Block, one_method
 from transfuse.recipe.schema import Recipe
 
@@ -63,6 +64,8 @@ class ExtractRecipe(Recipe):
     """what the shipped network may cost; the report says met or missed"""
     samples: bool = True
     """keep a few raw inputs in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @field_validator("head", mode="before")
     @classmethod

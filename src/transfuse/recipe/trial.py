@@ -21,6 +21,7 @@ _FIXED = {
     "cache": "all trials share one cache",
     "samples": "it changes no result",
     "budget": "it changes no result",
+    "export": "it changes no result",
     "control": "all trials are compared with the same kind of control",
 }
 _COMPARABLE = ("data.labels_per_class",)  # of data's keys: those that leave the validation part as it is
