@@ -31,7 +31,11 @@ SEEDS = (0, 1, 2, 3, 4)
 TRAIN = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.5, "batch_size": 64, "epochs": 1, "schedule": "cosine"}
 PLAIN = ("mean", {"check_origin": False, "repair": "none"})
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{f"weight_matching, order {seed}": ("weight_matching", {"seed": seed}) for seed in range(3)},
+    **{
+        f"weight_matching from {words}, order {seed}": ("weight_matching", {"seed": seed, "start": start})
+        for start, words in (("layers", "a pass through the layers"), ("identity", "units as they are"))
+        for seed in range(3)
+    },
     "activation_matching": ("activation_matching", {"samples": 10000}),
     "ot by activations": ("ot", {"samples": 2000}),
     "ot by weights": ("ot", {"by": "weights"}),

@@ -1,32 +1,66 @@
-"""Small untrained networks of several kinds, fused."""
+"""Small networks, made so that nothing in them is symmetric by accident, and what rules on weights are given beside them."""
+
+from __future__ import annotations
+
+import copy
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from transfuse.core.fused import FusedHead, FusedNetwork, Member, Origin, backbone
-from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import ModelRequest
-from transfuse.fusion import features as rules
+from transfuse.fusion.types import Calibration, Parent
 from transfuse.models import open_model
 
-MEMBERS = (
-    ("builtin:convnet", {"widths": [4, 6]}, Preprocess(scale=1 / 255, mean=(0.5,), std=(0.25,))),
-    ("builtin:mlp", {"widths": [9]}, Preprocess(scale=1 / 127.5, mean=(1.0,))),
-    ("builtin:resnet8", {}, Preprocess(size=(16, 16), scale=1 / 255)),
-)
+CLASSES = 5
 
 
-def member_of(number, outputs=5, preprocess=None):
-    architecture, options, own = MEMBERS[number]
-    model = open_model(architecture, ModelRequest(outputs=outputs, input_shape=(3, 32, 32), options=options))
-    network, path = backbone(model.network, (preprocess or own).exact_batch(torch.zeros(1, 3, 32, 32)))
-    return Member(network, preprocess or own, True, Origin(architecture, model.options), path).eval()
+def mlp(seed: int = 0, **options: object) -> nn.Module:
+    """16 inputs."""
+    return stirred(built("mlp", (1, 4, 4), seed, {"widths": [24, 16], **options}), seed)
 
 
-def fused(rule_name, settings, numbers=(0, 1, 2), outputs=5):
-    members = {f"source{number}": member_of(number) for number in numbers}
+def built(name: str, shape: tuple[int, ...], seed: int = 0, options: dict | None = None) -> nn.Module:
+    return open_model(f"builtin:{name}", ModelRequest(outputs=CLASSES, input_shape=shape, seed=seed, options=options or {})).network
+
+
+def stirred(network: nn.Module, seed: int, amount: float = 0.3) -> nn.Module:
+    """A copy with every weight and statistic changed a little: no unit is like another, no statistic is 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    network = copy.deepcopy(network).eval()
     with torch.no_grad():
-        dims = [member(torch.zeros(1, 3, 32, 32)).shape[1] for member in members.values()]
-    torch.manual_seed(0)
-    rule = rules.get(rule_name)(**settings)
-    rule.build(dims)
-    return FusedNetwork(members, FusedHead(dims, rule, outputs, rule_name, settings)).eval()
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                scale = tensor.abs().mean().clamp(min=0.1)
+                tensor.add_(amount * scale * torch.randn(tensor.shape, generator=generator)).abs_() if _positive(network, tensor) else (
+                    tensor.add_(amount * scale * torch.randn(tensor.shape, generator=generator))
+                )
+    return network
+
+
+def _positive(network: nn.Module, tensor: Tensor) -> bool:
+    """Variances."""
+    return any(name.endswith("running_var") and buffer.data_ptr() == tensor.data_ptr() for name, buffer in network.named_buffers())
+
+
+def pictures(rows: int = 32, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> Tensor:
+    return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def calibration(inputs: Tensor, judge=None, labels: Tensor | None = None, batch: int = 16) -> Calibration:
+    known = torch.arange(len(inputs)) % CLASSES if labels is None else labels
+    return Calibration(
+        lambda count: zip(inputs[:count].split(batch), known[:count].split(batch), strict=True),
+        lambda outputs, wanted: F.cross_entropy(outputs, wanted, reduction="none"),
+        judge,
+    )
+
+
+def parents(*networks: nn.Module) -> list[Parent]:
+    return [Parent(chr(ord("a") + number), network) for number, network in enumerate(networks)]
+
+
+def outputs(network: nn.Module, inputs: Tensor) -> Tensor:
+    network.eval()
+    with torch.no_grad():
+        return network(inputs)

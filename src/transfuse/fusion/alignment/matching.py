@@ -5,7 +5,8 @@ Ainsworth, Hayase, Srinivasa, 2023, ICLR (https://arxiv.org/abs/2209.04836).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from transfuse.errors import ModelError
 from transfuse.fusion.alignment.permuting import Permutations, identity, permuted, units
-from transfuse.fusion.alignment.tracing import Group, Probe, Specification, collect
+from transfuse.fusion.alignment.tracing import Group, Part, Probe, Specification, collect
 from transfuse.fusion.states import State, require_alike
+
+Start = Literal["layers", "identity"]
 
 
 def assignment(similarity: Float[Tensor, "units units"]) -> Tensor:
@@ -24,12 +27,15 @@ def assignment(similarity: Float[Tensor, "units units"]) -> Tensor:
     return torch.from_numpy(columns)
 
 
-def match_weights(reference: State, state: State, specification: Specification, sweeps: int = 100, seed: int = 0) -> dict[str, Tensor]:
+def match_weights(
+    reference: State, state: State, specification: Specification, sweeps: int = 100, seed: int = 0, start: Start = "layers"
+) -> dict[str, Tensor]:
     """Weight matching (the paper's algorithm 1): the permutations that maximise the scalar product of all weights.
 
     One group after the other, in random order, is assigned anew while the others stay: unit i of the reference and unit j are as similar as
     the scalar product of all weights into, at and out of them. Until a sweep changes nothing. A local maximum: which one depends on the
-    order.
+    start and the order. The paper starts with the units as they are, from where deep networks are often not even matched with their own
+    permuted copy; the default here first goes once through the layers and matches what comes into each group.
 
     Args:
         reference: whose order is wanted.
@@ -37,6 +43,7 @@ def match_weights(reference: State, state: State, specification: Specification, 
         specification: which units may be.
         sweeps: at most so many rounds over all groups.
         seed: of the order.
+        start: layers, or the units as they are.
 
     Returns:
         Group -> for each unit of the reference the matching unit of `state`.
@@ -48,7 +55,7 @@ def match_weights(reference: State, state: State, specification: Specification, 
     generator = torch.Generator().manual_seed(seed)
     target = {name: tensor.double() for name, tensor in reference.items() if tensor.is_floating_point()}
     moving = {name: tensor.double() for name, tensor in state.items() if tensor.is_floating_point()}
-    permutations = identity(specification)
+    permutations = identity(specification) if start == "identity" else match_by_layers(target, moving, specification)
     groups = list(specification.groups.values())
     for _ in range(sweeps):
         improved = False
@@ -64,14 +71,32 @@ def match_weights(reference: State, state: State, specification: Specification, 
     return permutations
 
 
+def match_by_layers(reference: State, state: State, specification: Specification) -> dict[str, Tensor]:
+    """One pass in the order of the layers: each group by the weights that make it, of which the groups before it are matched already."""
+    permutations = identity(specification)
+    known: set[str] = set()
+    for name, group in specification.groups.items():
+        parts = [part for part in group.parts if part.learnt and not part.consumes]
+        usable = [part for part in parts if {one.name for one, _ in specification.parts_of(part.tensor)} <= known | {name}]
+        similarity = weight_similarity(reference, state, specification, group, permutations, usable or parts)
+        permutations[name], known = assignment(similarity), known | {name}
+    return permutations
+
+
 def weight_similarity(
-    reference: State, state: State, specification: Specification, group: Group, permutations: Permutations
+    reference: State,
+    state: State,
+    specification: Specification,
+    group: Group,
+    permutations: Permutations,
+    parts: Sequence[Part] | None = None,
 ) -> Float[Tensor, "units units"]:
-    """Scalar products of the weights of unit i in the reference and unit j of `state`, the other groups being in their present order."""
+    """Scalar products of the weights of unit i in the reference and unit j of `state`, the other groups being in their present order.
+
+    Of some parts of the group, or all that are learnt.
+    """
     similarity = torch.zeros(group.size, group.size, dtype=torch.float64)
-    for part in group.parts:
-        if not part.learnt:
-            continue
+    for part in parts if parts is not None else [part for part in group.parts if part.learnt]:
         own = _others_permuted(state[part.tensor], part.tensor, part.axis, part.start, specification, permutations)
         similarity += units(reference[part.tensor], group, part) @ units(own, group, part).T
     return similarity
