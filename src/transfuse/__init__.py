@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transfuse.errors import TransfuseError
     from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, load, resume, sweep, together
     from transfuse.jobs.context import Run
+    from transfuse.jobs.measuring import compare, eval, push
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,15 +22,18 @@ __all__ = [
     "adapt",
     "assistants",
     "born_again",
+    "compare",
     "data",
     "distill",
     "errors",
+    "eval",
     "extract",
     "finetune",
     "fuse",
     "load",
     "models",
     "objectives",
+    "push",
     "resume",
     "sweep",
     "testing",
@@ -49,6 +53,9 @@ _LAZY = {
     "resume": "transfuse.jobs.api",
     "sweep": "transfuse.jobs.api",
     "together": "transfuse.jobs.api",
+    "compare": "transfuse.jobs.measuring",
+    "eval": "transfuse.jobs.measuring",
+    "push": "transfuse.jobs.measuring",
     "Run": "transfuse.jobs.context",
     "TransfuseError": "transfuse.errors",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transfuse.report import asked, fusion, loading, table, words
+from transfuse.report import asked, fusion, hub, loading, table, words
 from transfuse.report.collect import RunFiles, collect, write_whole
 
 
@@ -18,8 +18,13 @@ def write(run_path: str | Path) -> Path:
     return write_whole(Path(run_path) / "README.md", render(collect(run_path)))
 
 
-def render(run: RunFiles) -> str:
-    """The card as Markdown; what comes from the run can't format it."""
+def render(run: RunFiles, repository: str | None = None) -> str:
+    """The card as Markdown below the metadata that hubs read; what comes from the run can't format it.
+
+    Args:
+        run: the folder's content.
+        repository: where on a hub the student can be had; None: it lies in the run's folder.
+    """
     summary = run.summary
     found = words.verdict(summary)
     student = run.recipe.get("student") or {"source": run.student.get("source", "student")}
@@ -40,10 +45,10 @@ def render(run: RunFiles) -> str:
     elif count:
         facts.append(f"- Classes: {count}, named in student.json")
     parts += ["## How it was made", "\n".join(facts)] if facts else []
-    parts += ["## How to use it", f"```python\n{loading.python(run.path, run.student)}```"]
+    parts += ["## How to use it", f"```python\n{loading.python(run.path, run.student, repository)}```"]
     parts += ["## Said during the run", "\n".join(f"- {plain(note)}" for note in run.notes)] if run.notes else []
     parts.append("The whole story is in report.html, the numbers in summary.json, what it takes to repeat it in recipe.resolved.yaml.")
-    return "\n\n".join(parts) + "\n"
+    return hub.front_matter(run) + "\n" + "\n\n".join(parts) + "\n"
 
 
 def plain(text: str) -> str:

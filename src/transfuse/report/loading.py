@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 
-def python(path: Path, student: Mapping[str, Any]) -> str:
+def python(path: Path, student: Mapping[str, Any], repository: str | None = None) -> str:
     """Opens the student with its preprocessing and class names.
 
     Args:
         path: the run folder.
         student: student.json; a student that was given as an object has no architecture that could be rebuilt.
+        repository: where on a hub the folder can be had; None: it is at hand.
     """
     if str(student.get("source", "")).startswith("live:") and not student.get("architecture"):
         return f"""from safetensors.torch import load_model
@@ -21,6 +22,10 @@ module = {student["source"].removeprefix("live:")}(...)  # your own class, const
 load_model(module, {str(path / "student.safetensors")!r})
 module.eval()
 """
+    place, first = repr(f"run:{path}"), ""
+    if repository is not None:
+        place = f'f"run:{{snapshot_download({repository!r})}}"'
+        first = "from huggingface_hub import snapshot_download\n"
     meaning = ""
     if student.get("target"):
         meaning = (
@@ -28,8 +33,8 @@ module.eval()
         )
     return f"""import torch
 import transfuse
-
-student = transfuse.models.open_model({f"run:{path}"!r})
+{first}
+student = transfuse.models.open_model({place})
 student.network     # a torch.nn.Module in eval mode: preprocessed inputs in, logits out
 student.preprocess  # from raw inputs to the network's
 student.classes     # names of the outputs

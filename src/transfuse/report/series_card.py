@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfuse.report import asked, card, series
+from transfuse.report import asked, card, hub, series
 from transfuse.report.collect import RunFiles, collect_frame, write_whole
 
 
@@ -34,4 +34,4 @@ def render(run: RunFiles) -> str:
     ]
     parts += ["## How it was made", "\n".join(facts)] if facts else []
     parts.append("Each run is an ordinary run folder with a report of its own. The numbers are in summary.json.")
-    return "\n\n".join(parts) + "\n"
+    return hub.front_matter(run) + "\n" + "\n\n".join(parts) + "\n"

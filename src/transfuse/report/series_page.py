@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from transfuse.report import asked, series, series_plots
+from transfuse.report import asked, flow, series, series_plots
 from transfuse.report.collect import RunFiles, collect_frame, write_whole
 from transfuse.report.page import data_uri, environment_lines, script_json, style, template
 
@@ -37,6 +37,7 @@ def render(run: RunFiles) -> str:
         spreads=series.spread_rows(summary),
         spread_note=series.spread_note(summary),
         figures=series_plots.figures(summary),
+        flow=flow.draw(run.recipe),
         asked=asked.lines(run.recipe),
         terms=asked.terms(run.recipe),
         environment=environment_lines(run.environment),
