@@ -64,7 +64,7 @@ def test_a_step_gives_each_teachers_own_feature(problem, teachers):
 def test_taps_that_do_not_say_whose_they_are_and_tables_are_refused(teachers):
     with pytest.raises(ModelError, match="'layer3' doesn't say whose feature it is"):
         connected(asking(("layer3",)), teachers)
-    with pytest.raises(ModelError, match="teacher 'wide'.*no module 'layer9'"):
+    with pytest.raises(ModelError, match=r"teacher 'wide'.*no module 'layer9'"):
         connected(asking(("wide:layer9", "narrow:0")), teachers)
     with pytest.raises(RecipeError, match="teacher 'narrow' is not a network"):
         connected(asking(), {"wide": teachers["wide"]})
