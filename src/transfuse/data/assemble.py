@@ -85,13 +85,19 @@ def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
 
 
 def _never_labelled(parts: DataParts, request: DataRequest, source: str, notes: list[str]) -> DataSet:
-    """A training part of which no label is known, beside a test part that has labels: validation is carved from that."""
+    """A training part of which no label is known, beside parts that have labels; without a validation part of its own, it is carved
+    from test."""
     test = _only_labelled(parts.test if parts.test is not None else parts.val, "test", notes)
     if test is None:
         fix = "label some samples, or give a test part with labels: the report is made from them"
         raise DataError("no sample of any part has a label", where=source, fix=fix)
-    test, val = _carve(test, parts, request.val, request.split_seed, "val")
-    notes.append(f"no training sample has a label; validation: {len(val)} samples carved from test, stratified, seed {request.split_seed}")
+    val = _only_labelled(parts.val, "validation", notes) if parts.test is not None else None
+    if val is None:
+        test, val = _carve(test, parts, request.val, request.split_seed, "val")
+        carved = f"validation: {len(val)} samples carved from test, stratified, seed {request.split_seed}"
+        notes.append(f"no training sample has a label; {carved}")
+    else:
+        notes.append("no training sample has a label")
     return DataSet(
         train=parts.train,
         val=val,

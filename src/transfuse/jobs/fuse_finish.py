@@ -102,7 +102,8 @@ def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], 
     asks: dict[str, Ask] = {}
     costs: dict[str, Any] = {}
     if shipped is not None:
-        asks["student"], costs["student"] = asking(shipped), finish.measured(shipped, data, threads)
+        known = found.chosen.cost if found.student is None else None
+        asks["student"], costs["student"] = asking(shipped), known or finish.measured(shipped, data, threads)
     else:
         assert found.chosen.ask is not None
         asks["student"], costs["student"] = found.chosen.ask, None

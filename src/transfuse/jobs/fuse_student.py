@@ -22,7 +22,7 @@ from transfuse.jobs.rundir import replacing
 from transfuse.recipe.augment import asked
 from transfuse.recipe.blocks import TeacherBlock
 from transfuse.recipe.fuse import FuseRecipe
-from transfuse.recipe.methods import ObjectiveBlock
+from transfuse.recipe.methods import ObjectiveBlock, parse_objective
 from transfuse.recipe.schema import DistillRecipe
 
 RUN = "distill"  # the folder in runs/ of the student's own run
@@ -43,6 +43,11 @@ def teachers_of(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]
     if [way.name for way in recipe.how] == ["distill"]:
         return {"teachers": tuple(sources), "tables": tuple(tables_among(sources))}
     return {"teachers": (FUSED,), "tables": (FUSED,) if recipe.student and by_table(recipe, sources) else ()}
+
+
+def without_labels(data: DataSet) -> ObjectiveBlock:
+    """The term of the task's default loss that learns from a teacher alone."""
+    return ObjectiveBlock(**parse_objective("logit_mse" if data.task == "regression" else "kd"))
 
 
 def by_table(recipe: FuseRecipe, sources: Mapping[str, Source]) -> bool:
