@@ -105,7 +105,7 @@ def _scene(data: DataSet, source: Model, student: Model, seed: int) -> Scene:
         return trace(network, shown[0] if network is source.module else shown[1]).groups
 
     def moments(network: nn.Module) -> Moments:
-        return _moments(network, [shown[0] for shown in batches(SAMPLES)])
+        return moments_of(network, [shown[0] for shown in batches(SAMPLES)])
 
     return Scene(batches, groups, moments, seed)
 
@@ -115,7 +115,7 @@ def _label_rows(train: Samples, rows: Tensor, data: DataSet) -> Tensor:
     return F.one_hot(labels, len(data.classes)).float() if data.task == "classification" else labels.float()
 
 
-def _moments(network: nn.Module, inputs: list[Tensor]) -> Moments:
+def moments_of(network: nn.Module, inputs: list[Tensor]) -> Moments:
     """Mean and second moment of each group's units, as the layers behind it are given them."""
     specification = trace(network, inputs[0][:2])
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}

@@ -256,7 +256,7 @@ TORCHVISION: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str]
     "densenet": (_densenet, lambda: picture(32), "classifier"),
     "efficientnet": (_efficientnet, lambda: picture(32), "classifier.1"),
     "googlenet": (_torchvision("googlenet", init_weights=False, aux_logits=True), lambda: picture(64), "fc"),
-    "inception": (_torchvision("inception_v3", init_weights=False, aux_logits=True), lambda: picture(299)[:1], "fc"),
+    "inception": (_torchvision("inception_v3", init_weights=False, aux_logits=False), lambda: picture(75), "fc"),
     "maxvit": (_maxvit, lambda: picture(32), "classifier.5"),
     "mnasnet": (_torchvision("mnasnet0_5"), lambda: picture(32), "classifier.1"),
     "mobilenet_v2": (_torchvision("mobilenet_v2", width_mult=0.1), lambda: picture(32), "classifier.1"),

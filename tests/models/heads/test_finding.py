@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.models.heads.finding import candidates, find_heads
 
@@ -23,9 +24,16 @@ def test_the_head_of_a_network_is_found(name):
 
 def test_heads_that_run_in_training_alone_are_found_behind_the_main_one():
     build, example, _ = TORCHVISION["googlenet"]
-    heads = find_heads(build(), example())
-    assert [(head.path, head.main) for head in heads][0] == ("fc", True)
-    assert {head.path for head in heads[1:]} == {"aux1.fc2", "aux2.fc2"}
+    first, *others = find_heads(build(), example())
+    assert (first.path, first.main) == ("fc", True)
+    assert {head.path for head in others} == {"aux1.fc2", "aux2.fc2"}
+
+
+def test_a_network_without_values_shows_its_heads_too():
+    with torch.device("meta"):
+        network = import_torchvision().models.inception_v3(weights=None, init_weights=False)  # its side head needs 299 pixels
+        heads = find_heads(network, torch.rand(1, 3, 299, 299))
+    assert [(head.path, head.outputs, head.main) for head in heads] == [("fc", 1000, True), ("AuxLogits.fc", 1000, False)]
 
 
 def test_each_output_of_several_has_its_own_head():

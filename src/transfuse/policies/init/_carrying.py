@@ -126,7 +126,8 @@ def carry(source: nn.Module, target: nn.Module, scene: Scene, made: Plan, scale:
         for name, factor in made.narrowed.items():
             made.values[name] = made.values[name] * math.sqrt(factor)
     moved = written(target, made.values, made.rows, made.used, source)
-    changed = any(row.kind not in ("copied", "left") for row in made.rows) or any(row.source not in ("", row.tensor) for row in made.rows)
+    moved_rows = any(row.kind not in ("copied", "left") or row.source not in ("", row.tensor) for row in made.rows)
+    changed = moved_rows or bool(moved.unused)  # layers that aren't there any more change what those behind them are given
     if scale == "measured" and changed:
         moved.notes.append(_calibrated(source, target, scene, made))
     if changed and (norms := reestimated(target, scene)):

@@ -113,11 +113,12 @@ class Moved:
 
     def table(self, most: int | None = SHOWN) -> str:
         """The rows as text, layers of the same fate in one line; where not all fit, what was copied is left out first."""
-        lines = [self._line(kind, list(rows)) for (kind, *_), rows in groupby(self.rows, key=_fate)]
+        told = [row for row in self.rows if not row.tensor.endswith("num_batches_tracked")]
+        lines = [self._line(kind, list(rows)) for (kind, *_), rows in groupby(told, key=_fate)]
         if most is not None and len(lines) > most:
-            first = [line for line in lines if not line[1].startswith("copied")]
-            dropped = len(lines) - most
-            lines = [*(first + [line for line in lines if line not in first])[:most], (f"… and {dropped} more lines", "", "")]
+            kept = [line for line in lines if not line[1].startswith("copied")][:most]
+            kept += [line for line in lines if line not in kept][: most - len(kept)]
+            lines = [*(line for line in lines if line in kept), (f"… and {len(lines) - most} more lines", "", "")]
         width, middle = max(len(line[0]) for line in lines), max(len(line[1]) for line in lines)
         return "\n".join(f"    {name:<{width}}  {kind:<{middle}}  {detail}".rstrip() for name, kind, detail in lines)
 
@@ -126,8 +127,12 @@ class Moved:
         first = rows[0]
         names = f"{first.tensor} … {rows[-1].tensor} ({len(rows)})" if len(rows) > 1 else first.tensor
         shapes = "" if len(rows) > 1 or not first.source_shape else _arrow(first)
-        other = f" from {_module(first.source)}" if first.source and _module(first.source) != _module(first.tensor) else ""
-        return names, f"{kind}{other}", "; ".join(part for part in (shapes, first.why) if part)
+        block, source = _block(first.tensor), _block(first.source)
+        return (
+            names,
+            f"{kind} from {source}" if source not in ("", block) else kind,
+            "; ".join(part for part in (shapes, first.why) if part),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For a .json."""
@@ -135,17 +140,16 @@ class Moved:
 
 
 def _fate(row: Row) -> tuple[str, ...]:
-    """What rows of one line have in common: the kind, the reason, and the block that they lie in and come from."""
-    depth = 2 if row.kind != "copied" or _block(row.source) != _block(row.tensor) else 1
-    return row.kind, row.why, ".".join(row.tensor.split(".")[:depth]), ".".join(row.source.split(".")[:depth])
+    """What rows of one line have in common: the kind, the reason, and the part of the network, or the layer of a stack that was moved."""
+    moved = row.source and _block(row.source) != _block(row.tensor)
+    return row.kind, row.why, _block(row.tensor) if moved else row.tensor.split(".")[0], _block(row.source) if moved else ""
 
 
 def _block(name: str) -> str:
-    return ".".join(name.split(".")[:2])
-
-
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]
+    """The name up to its last number: the layer of a stack."""
+    parts = name.split(".")
+    last = max((place for place, part in enumerate(parts) if part.isdigit()), default=-1)
+    return ".".join(parts[: last + 1])
 
 
 def _arrow(row: Row) -> str:

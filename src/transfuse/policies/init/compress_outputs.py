@@ -36,7 +36,7 @@ def ridge_map(
     W = (Y - mean)' (F - mean) ((F - mean)' (F - mean) + strength I)^-1. Without a strength that of 1e-4, 1e-3, ..., 1e6 with the smallest
     leave-one-out error, which has a closed form, too (scikit-learn's RidgeCV).
     """
-    model = RidgeCV(alphas=STRENGTHS if strength is None else (strength,)).fit(features.double().numpy(), labels.double().numpy())
+    model = RidgeCV(alphas=list(STRENGTHS) if strength is None else [strength]).fit(features.double().numpy(), labels.double().numpy())
     weight = np.atleast_2d(model.coef_)
     return torch.from_numpy(weight), torch.from_numpy(np.atleast_1d(model.intercept_)), float(model.alpha_)
 
