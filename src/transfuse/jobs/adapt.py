@@ -15,7 +15,7 @@ from transfuse.data import samples as pools
 from transfuse.engine import parallel
 from transfuse.engine.order import PairedOrder, SourceOrder
 from transfuse.engine.steppers.alternating import stepper_for
-from transfuse.jobs import control, domains, finish, opening, terms
+from transfuse.jobs import control, domains, export, finish, opening, terms
 from transfuse.jobs.context import Context, Live, Run
 from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import open_student, restore
@@ -84,9 +84,11 @@ def _stages(context: Context, recipe: AdaptRecipe, both: domains.Domains, began:
     student = obtain_student(context, recipe, data, student, pools.concat(source, target), order)
 
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began, both.source.test)
+    failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

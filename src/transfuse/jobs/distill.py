@@ -19,7 +19,7 @@ from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.steppers.mutual import Mutual
 from transfuse.engine.steppers.supervised import Supervised
-from transfuse.jobs import control, finish, opening, probing, stages, terms
+from transfuse.jobs import control, export, finish, opening, probing, stages, terms
 from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.initialisation import initialise
@@ -85,9 +85,11 @@ def _stages(context: Context, recipe: DistillRecipe, data: DataSet, teachers: Ma
     student = obtain_student(context, recipe, data, student, objectives, oracles, peers)
 
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline, peers), oracles, began)
+    failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

@@ -18,7 +18,7 @@ from transfuse.engine.order import PairedOrder, counts_of
 from transfuse.engine.steppers.alternating import stepper_for
 from transfuse.errors import DataError, RecipeError
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, opening, terms
+from transfuse.jobs import control, export, opening, terms
 from transfuse.jobs.context import Context, split_ready
 from transfuse.jobs.networks import count_outputs, open_student
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
@@ -127,6 +127,7 @@ def prepare(recipe: AdaptRecipe, context: Context) -> tuple[AdaptRecipe, dict[st
         if ranks.rank() == 0:
             context.reporter.say(line)
     _refuse(resolved, both, student, context)
+    export.rehearse(resolved.export, student, both.data)
     return resolved, reasons, both
 
 

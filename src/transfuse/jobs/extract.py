@@ -21,7 +21,7 @@ from transfuse.data import check as data_check
 from transfuse.engine import parallel
 from transfuse.errors import RecipeError
 from transfuse.evaluate.projection import projected
-from transfuse.jobs import control, finish, fitting, opening, terms
+from transfuse.jobs import control, export, finish, fitting, opening, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.features import Extractor, TrainingRows, feature_paths, open_backbone, training_rows
 from transfuse.jobs.networks import example, preprocess_of
@@ -146,8 +146,10 @@ def _stages(context: Context, ready: Ready, began: float) -> Run:
     baseline = obtain_control(context, ready)
     keep_map(context, ready, rows)
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began)
+    failed = export.at_end(context, recipe.export, student, data)
     finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

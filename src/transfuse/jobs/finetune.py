@@ -17,7 +17,7 @@ from transfuse.core.protocols import Reporter
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.jobs import averages, control, depth, finish, opening, phases, pretrained, probing, rate_finder, stages, terms
+from transfuse.jobs import averages, control, depth, export, finish, opening, phases, pretrained, probing, rate_finder, stages, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.networks import restore
 from transfuse.jobs.pools import standardised
@@ -76,9 +76,11 @@ def _stages(context: Context, recipe: FinetuneRecipe, data: DataSet, began: floa
     student = obtain_student(context, recipe, policy, data, pool)
 
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began)
+    failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

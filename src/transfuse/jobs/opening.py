@@ -18,7 +18,7 @@ from transfuse.data import check
 from transfuse.engine import parallel, precision, trackers
 from transfuse.engine.loader import free_memory_bytes, is_labelled
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, peers
+from transfuse.jobs import control, export, peers
 from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import count_outputs, open_student, open_teacher, sizes_asked
@@ -83,6 +83,7 @@ def prepare(recipe: DistillRecipe, context: Context) -> Opened:
     initialise(context, recipe.student, data, student, recipe.seed, teachers)
     peers.refuse_unfit(student, members, data)
     refuse(resolved, data, student, teachers, context.live)
+    export.rehearse(resolved.export, student, data)
     answers = [one_answer(name, model, data) for name, model in teachers.items() if resolved.teachers[name].train is None]
     for warning in [*other_splits(resolved), *filter(None, answers)]:
         context.say(warning)

@@ -19,7 +19,7 @@ from transfuse.data import check
 from transfuse.engine.order import Order
 from transfuse.errors import ModelError, RecipeError
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, opening, terms
+from transfuse.jobs import control, export, opening, terms
 from transfuse.jobs.context import Context
 from transfuse.jobs.features import open_backbone
 from transfuse.jobs.networks import count_outputs, example, initial_seed, open_student
@@ -151,6 +151,7 @@ def prepare(recipe: FinetuneRecipe, context: Context) -> tuple[FinetuneRecipe, d
         if ranks.rank() == 0:
             context.reporter.say(line)
     _refuse(resolved, data, model, context)
+    export.rehearse(resolved.export, model, data)
     return resolved, reasons, data
 
 
