@@ -3,11 +3,14 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from transfuse import data as sources_of_data
+from transfuse.core.heads import read_ending
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataRequest, Model, ModelRequest
 from transfuse.data.samples import no_labels, relabel
@@ -147,6 +150,30 @@ def test_without_any_label_it_says_what_needs_none(tmp_path, digits, networks):
     silent = replace(digits, train=relabel(digits.train, no_labels(digits.train.labels)))
     with pytest.raises(DataError, match="how: distill or amalgamate"):
         opened(tmp_path, silent, networks)
+
+
+def test_pictures_in_files_reach_every_backbone_as_its_own_evaluation_path_shows_them(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("ants", "bees"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(12):
+            size = (int(random.integers(20, 40)), int(random.integers(20, 40)), 3)
+            Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "pictures" / name / f"{number}.png")
+    data = sources_of_data.open_data(f"images:{tmp_path / 'pictures'}", DataRequest(size=16))
+    paths = {
+        "wide": Preprocess(size=(16, 16), scale=1 / 255, crop=0.875, resize="short_side"),
+        "small": Preprocess(size=(8, 8), channels=1),
+    }
+    found = {}
+    for seed, (name, preprocess) in enumerate(paths.items()):
+        shape = (preprocess.channels or 3, *(preprocess.size or ()))
+        found[name] = open_model("builtin:convnet", ModelRequest(outputs=2, input_shape=shape, options={"widths": [4, 4]}, seed=seed))
+        found[name].preprocess = preprocess
+    ready = opened(tmp_path, data, found)
+    wide = found["wide"].network
+    expected = read_ending(wide, data.train.exact(range(4), paths["wide"])).inputs
+    torch.testing.assert_close(ready.train.raw(range(4))[:, : ready.dims["wide"]], expected, rtol=1e-4, atol=1e-5)
+    assert fuse_features(ready, "concat", {"width": 4}).model.preprocess == Preprocess(size=(18, 18), channels=3, resize="short_side")
 
 
 def test_contributions_of_many_sources_are_alone_and_left_out(tmp_path, digits, networks, monkeypatch):

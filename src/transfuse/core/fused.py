@@ -146,7 +146,8 @@ class FusedHead(nn.Module):
 
         A map whose source has no linear layer of its own stays.
         """
-        for place, (standard, project) in enumerate(zip(self.standards, self.rule.projections, strict=True)):  # type: ignore[arg-type]
+        maps = getattr(self.rule, "projections", None)
+        for place, (standard, project) in enumerate(zip(self.standards, maps or [], strict=maps is not None)):
             layer = project[0] if isinstance(project, nn.Sequential) else project
             if not isinstance(standard, Affine) or not isinstance(layer, nn.Linear):
                 continue

@@ -171,7 +171,7 @@ def trained_head(ready: Backbones, rule: str, parameters: Mapping[str, Any], nam
         top = FusedHead(dims, made, data.outputs, rule, dict(parameters))
     if ready.maps:
         top.standardise([ready.maps[name] for name in names])
-    if ready.settings.tune == "head":
+    if ready.settings.tune == "head" and hasattr(made, "projections"):
         made.projections.requires_grad_(False)
     model = Model(top, f"fused:{rule}", preprocess=Preprocess(), classes=list(data.classes) or None, target=data.target)
     run = f"features.{rule}" if len(names) == len(ready.members) else f"features.{rule}.{'+'.join(names)}"
