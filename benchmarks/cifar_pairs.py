@@ -57,6 +57,8 @@ IMPOSSIBLE = {
     "delta": "its teacher has to be the network that the student started from",
     "l2_sp": "it holds on to pretrained weights, and this student starts from random ones",
     "ewc": "it holds on to pretrained weights, and this student starts from random ones",
+    "co_tuning": "its teacher has to be the network that the student started from",
+    "bi_tuning": "it is for fine-tuning, and takes nothing from a teacher",
     "cross_entropy": "it is the control",
 }
 NOTES = {
