@@ -30,6 +30,11 @@ def data() -> dict[str, str]:
     return catalog()
 
 
+def policies() -> dict[str, str]:
+    """Ways to fine-tune, for `policy` of a finetune."""
+    return _methods("policy")
+
+
 def recipes() -> dict[str, str]:
     """Recipes that come with transfuse: transfuse new --from NAME."""
     from transfuse.recipe.shipped import summaries
@@ -47,13 +52,27 @@ def schedules() -> dict[str, str]:
     return _methods("schedule")
 
 
+def targets() -> dict[str, str]:
+    """Formats in which a student is shipped, for `export` and `transfuse export`."""
+    from transfuse.export import summaries
+
+    return summaries()
+
+
+def ways() -> dict[str, str]:
+    """Ways to fuse several models, for `how` of transfuse fuse."""
+    from transfuse.recipe.ways import summaries
+
+    return summaries()
+
+
 def weights() -> dict[str, str]:
     """Objectives' weights over a run, for `objectives.NAME.weight`."""
     return _methods("weight")
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    function.__name__: function for function in (objectives, models, data, recipes, optimizers, schedules, weights)
+    function.__name__: function for function in (objectives, policies, models, data, recipes, optimizers, schedules, weights, targets, ways)
 }
 
 

@@ -156,7 +156,9 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     found = fuse_finish.Found(panel, singles, tried, chosen, plain)
     if (student := fuse_student.obtain(context, recipe, panel, chosen, opened.reasons)) is not None:
         found.student, found.joint = student.model, student.joint
-    elif chosen.model is not None and not context.rundir.student.exists():
+    elif chosen.model is None:
+        fuse_student.write_table(context, panel, chosen)
+    elif not context.rundir.student.exists():
         models.save_model(chosen.model, context.rundir.student, {"way": chosen.name})
     fuse_finish.evaluate(context, recipe, found, began)
     fuse_finish.report(context)

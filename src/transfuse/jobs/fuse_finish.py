@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def evaluate(context: Context, recipe: FuseRecipe, found: Found, began: float) -
             "chosen_by": panel.metric,
             "ways": [row(panel, way) for way in [*found.singles.values(), *found.tried.values()]],
             "contributions": panel.contributions(),
+            **({"diagnosis": panel.opened["diagnosis"].figures()} if "diagnosis" in panel.opened else {}),
         },
         "teacher_forwards": sum(oracle.asked() for oracle in panel.oracles.values()) + ledger.get("teacher_forwards", 0),
         "seconds": {
@@ -92,7 +94,16 @@ def evaluate(context: Context, recipe: FuseRecipe, found: Found, began: float) -
     if recipe.samples:
         finish.keep_samples(context, data, said, {"control": said["control"]})
     write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
-    write_json(context.rundir.summary, summary)
+    write_json(context.rundir.summary, summary | {"fusion": finite(summary["fusion"])})
+
+
+def finite(value: Any) -> Any:
+    """Figures as JSON has them: what is no number becomes null, tuples become lists."""
+    if isinstance(value, dict):
+        return {str(name): finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], dict[str, Any]]:

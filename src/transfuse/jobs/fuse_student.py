@@ -71,7 +71,9 @@ def obtain(context: Context, recipe: FuseRecipe, panel: Panel, chosen: Way, reas
     series.obtain(context, member)
     series.ship(context, RUN)
     folder = series.folder(context, RUN)
-    context.keep("seconds.student", folder.read_summary()["seconds"]["train"])
+    own = folder.read_summary()
+    context.keep("seconds.student", own["seconds"]["train"])
+    context.keep("teacher_forwards", own["teacher_forwards"])
     student = restore(open_student(recipe.student, panel.data, recipe.seed, context.live.student), folder.student)
     joint = None
     if (folder.control / "student.safetensors").exists():

@@ -36,7 +36,7 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
 
     Trainings of heads are given what a machine of any kind does, so that no `auto` is left in them.
     """
-    block = recipe.features
+    block, given = recipe.features, recipe.features.model_fields_set
     block = block.model_copy(update={"train": settled(block.train), "finetune": settled(block.finetune)})
     recipe = recipe.model_copy(update={"features": block})
     if recipe.how != "auto":
@@ -58,8 +58,9 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
         names += [f"weights.{name}" for name in weight_rules.names() if applies(name, recipe, data, len(sources))]
     reason = "auto: all ways that apply" + "".join(f"; no {text}" for text in left_out)
     blocks = [WayBlock.model_validate(parse_way(name)) for name in names]
-    quiet = {"features": block.model_copy(update={"contributions": False})} if "features" not in recipe.model_fields_set else {}
-    return recipe.model_copy(update={"how": blocks, **quiet}), {"how": reason}
+    if "contributions" not in given:  # heads for every set of sources and every rule would be many
+        recipe = recipe.model_copy(update={"features": block.model_copy(update={"contributions": False})})
+    return recipe.model_copy(update={"how": blocks}), {"how": reason}
 
 
 def applies(name: str, recipe: FuseRecipe, data: DataSet, sources: int) -> bool:

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from transfuse import models
 from transfuse.core import seeds
 from transfuse.core.types import Model
+from transfuse.engine.loader import is_labelled
 from transfuse.errors import ModelError
 from transfuse.evaluate.predict import predict
 from transfuse.fusion import weights as weight_rules
+from transfuse.fusion.diagnose import diagnose
 from transfuse.fusion.outputs import get as output_rule
 from transfuse.fusion.types import Calibration, Parent
 from transfuse.jobs import finish
@@ -51,7 +53,14 @@ def try_weights(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
         rule = weight_rules.get(name)(**block.parameters)
     except ValueError as error:
         return Way(block.name, why=str(error))
-    merged = rule.merge(parents, calibration_of(recipe, panel, members[0]), start)
+    calibration = calibration_of(recipe, panel, members[0])
+    if "diagnosis" not in panel.opened:
+        panel.opened["diagnosis"] = diagnose(parents, calibration, start)
+        context.say(f"weights: {panel.opened['diagnosis'].reason}")
+    diagnosis = panel.opened["diagnosis"]
+    if diagnosis.verdict == "no" and recipe.how != [block]:  # a rule that is asked for alone may try and fail for itself
+        return Way(block.name, why=diagnosis.reason)
+    merged = rule.merge(parents, calibration, start)
     model = as_model(panel, members[0], merged.module)
     way = Way(block.name, finish.asking(model)(panel.data.val), finish.asking(model), model, figures=merged.figures)
     way.notes = list(merged.notes)
@@ -100,8 +109,9 @@ def mergeable(sources: Mapping[str, Source]) -> str | None:
 def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibration:
     """Training samples in a fixed random order, the task's loss, and the metric on validation, higher is better."""
     data = panel.data
-    order = torch.randperm(len(data.train), generator=seeds.generator(recipe.seed, "fuse", "calibration"))
     labels = standardised(data.train, data).labels
+    order = torch.randperm(len(data.train), generator=seeds.generator(recipe.seed, "fuse", "calibration"))
+    order = order[torch.argsort(~is_labelled(labels)[order], stable=True)]  # those with a label first
     preprocess = member.model.preprocess
     assert preprocess is not None
     sign = 1.0 if panel.higher else -1.0

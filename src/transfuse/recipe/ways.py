@@ -27,6 +27,16 @@ def names() -> list[str]:
     return [SINGLE, *(f"{room}.{name}" for room, module in ROOMS.items() for name in module.names()), *TRAINED]
 
 
+def summaries() -> dict[str, str]:
+    """Way -> one line."""
+    lines = {SINGLE: "No fusion: the source that is best on validation."}
+    for room, module in ROOMS.items():
+        lines |= {f"{room}.{name}": line for name, line in module.registry.summaries().items()}
+    lines["distill"] = "The student learns from all sources at once, as in transfuse distill."
+    lines["amalgamate"] = "The student learns the classes of sources that each know some of them."
+    return lines
+
+
 def full_name(name: str) -> str | None:
     """`weighted` -> outputs.weighted: of several rooms that have it the first of outputs, features, weights; None for an unknown one."""
     known = names()
