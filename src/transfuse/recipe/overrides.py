@@ -12,7 +12,7 @@ from transfuse.errors import RecipeError
 from transfuse.recipe.forms import entry_names, method_of, open_up
 from transfuse.recipe.reading import Document, Key, read_value
 
-_METHODS = ("optimizer", "schedule", "weight", "head", "init")  # blocks that name one method: setting another one replaces it
+_METHODS = ("optimizer", "schedule", "weight", "head", "init", "policy")  # blocks that name one method: setting another one replaces it
 _SOURCES = (("data",), ("source",), ("target",), ("student",), ("model",), ("base",))  # where text is short for {source: text}
 _EXAMPLE = "for example: train.epochs=10"
 
