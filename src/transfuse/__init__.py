@@ -1,18 +1,22 @@
 """transfuse moves what trained neural networks know into the network that you will ship.
 
 `transfuse.distill(...)` runs a distillation, `transfuse.adapt(...)` an adaptation to another domain, `transfuse.fuse(...)` a fusion of
-several models, `transfuse.resume(path)` goes on with a run, `transfuse.load(source)` opens a network.
+several models, `transfuse.resume(path)` goes on with a run, `transfuse.load(source)` opens a network,
+`transfuse.export(run, "onnx")` ships one, `transfuse.predict(run, "photos/")` asks one.
 Importing transfuse imports no torch: everything here is found on first use.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, load, resume, sweep, together
+    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, resume, sweep, together
     from transfuse.jobs.context import Run
+    from transfuse.jobs.delivering import export, load, predict
     from transfuse.jobs.measuring import compare, eval, push
 
 __version__ = "0.1.0"
@@ -27,12 +31,14 @@ __all__ = [
     "distill",
     "errors",
     "eval",
+    "export",
     "extract",
     "finetune",
     "fuse",
     "load",
     "models",
     "objectives",
+    "predict",
     "push",
     "resume",
     "sweep",
@@ -49,17 +55,30 @@ _LAZY = {
     "extract": "transfuse.jobs.api",
     "fuse": "transfuse.jobs.api",
     "finetune": "transfuse.jobs.api",
-    "load": "transfuse.jobs.api",
     "resume": "transfuse.jobs.api",
     "sweep": "transfuse.jobs.api",
     "together": "transfuse.jobs.api",
     "compare": "transfuse.jobs.measuring",
     "eval": "transfuse.jobs.measuring",
     "push": "transfuse.jobs.measuring",
+    "export": "transfuse.jobs.delivering",
+    "load": "transfuse.jobs.delivering",
+    "predict": "transfuse.jobs.delivering",
     "Run": "transfuse.jobs.context",
     "TransfuseError": "transfuse.errors",
 }
 _ROOMS = ("data", "errors", "models", "objectives", "testing")
+
+
+class _Package(ModuleType):
+    """This package, in which a verb keeps its name: importing the room `transfuse.export` would put a module in the verb's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

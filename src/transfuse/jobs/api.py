@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from transfuse.core.protocols import Reporter
-from transfuse.core.types import Model, ModelRequest
 from transfuse.jobs import resume as resuming
 from transfuse.jobs.arguments import data_of, model_of, run_taught, validated_recipe
 from transfuse.jobs.context import Live, Run
@@ -336,24 +335,3 @@ def resume(
     """
     named = {**({"teacher": teacher} if teacher is not None else {}), **dict(teachers or {})}
     return resuming.resume(path, reporter, Live(data, student, named, dict(objectives or {}), dict(peers or {})))
-
-
-def load(source: str | Path) -> nn.Module:
-    """The network of a run folder or of a model source string, in eval mode; takes preprocessed inputs, gives logits.
-
-    `transfuse.models.open_model` gives the preprocessing and the class names as well.
-
-    Raises:
-        ModelError: there is nothing to open.
-    """
-    return open_model(source).network.eval()
-
-
-def open_model(source: str | Path) -> Model:
-    """A run folder, a .safetensors file or a model source string, opened with its preprocessing and class names."""
-    from transfuse import models
-
-    path = Path(source)
-    if path.is_dir():
-        return models.open_model(f"run:{path}", ModelRequest())
-    return models.open_model(f"file:{path}" if path.suffix == ".safetensors" and path.exists() else str(source), ModelRequest())

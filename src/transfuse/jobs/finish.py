@@ -17,6 +17,7 @@ from transfuse.evaluate.predict import original_units, predict
 from transfuse.evaluate.summary import model_summary, transfer_summary
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, read_figures
+from transfuse.jobs.kept import keep_training_inputs
 from transfuse.jobs.rundir import replacing, write_json
 from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.control import StudentRecipe
@@ -86,6 +87,8 @@ def evaluate(
         summary["source_test"] = {name: on_source(data, source_test, model, recipe.seed) for name, model in trained.items()}
     if recipe.samples:
         keep_samples(context, data, outputs, said)
+        if data.source == "live":
+            keep_training_inputs(context.rundir, data)
     write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
     write_json(context.rundir.summary, summary)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
+from transfuse.jobs import export
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.opening import reopen
 from transfuse.jobs.runner import runner_of
@@ -35,9 +36,9 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
         RunError: no such run, it is finished, or it needs live objects that were not given.
     """
     context = reopen(path, reporter, live)
-    if context.rundir.summary.exists():
-        raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     recipe = load(context.rundir.resolved)
+    if context.rundir.summary.exists() and not export.missing(getattr(recipe, "export", []), context.rundir.exports):
+        raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     context.track = tuple(recipe.track)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")

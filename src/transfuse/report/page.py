@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from transfuse.evaluate.calibration import reliability
-from transfuse.report import asked, extraction, finetuning, flow, fusion, gallery, loading, perclass, plots, table, words
+from transfuse.report import asked, exports, extraction, finetuning, flow, fusion, gallery, loading, perclass, plots, table, words
 from transfuse.report.collect import Predictions, RunFiles, collect, write_whole
 from transfuse.report.drawing import role
 
@@ -47,7 +47,7 @@ def render(run: RunFiles) -> str:
         rows=table.rows(summary),
         role=role,
         control_is=words.control_is(summary),
-        fusion=fusion.tables(summary),
+        fusion=[*fusion.tables(summary), *exports.tables(run.path)],
         latency_note=table.latency_note(summary),
         flow=flow.draw(run.recipe),
         asked=asked.lines(run.recipe),
