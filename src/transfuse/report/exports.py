@@ -9,9 +9,7 @@ from typing import Any
 
 from transfuse.report.fusion import Table
 
-NOTE = (
-    "Every file was opened again and run on {samples} real samples through its own preprocessing; times are for one sample at one thread."
-)
+NOTE = "Every file was opened again and run on {samples} real samples through its own preprocessing; times: one sample, one thread."
 
 
 def tables(run: Path) -> list[Table]:
