@@ -75,9 +75,8 @@ def opened_at_one_size(recipe: AdaptRecipe | TogetherRecipe, context: Context, l
     Raises:
         DataError: one can't be opened, or sizes are asked for that one network can't take.
     """
-    found = {
-        key: _open(recipe, key, block, context, key in labelled) for key, block in (("source", recipe.source), ("target", recipe.target))
-    }
+    blocks = {"source": recipe.source, "target": recipe.target}
+    found = {key: _open(recipe, key, block, context, key in labelled) for key, block in blocks.items()}
     side = common_side(found["source"], found["target"])
     for key, block in blocks.items():
         if side is not None and found[key].input_shape[1:] != (side, side):
