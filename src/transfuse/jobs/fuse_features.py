@@ -149,10 +149,10 @@ def fuse_features(ready: Backbones, rule: str, parameters: Mapping[str, Any], au
     top.fold()
     network = FusedNetwork({name: copy.deepcopy(member) for name, member in ready.members.items()}, top)
     model = as_model(ready, network)
-    figures["validation"] = {"heads": score}
+    figures["reached"] = {"heads": score}
     if ready.settings.tune == "all":
         model, score = finetuned(ready, rule, model, score, augment)
-        figures["validation"]["all"] = score
+        figures["reached"]["all"] = score
     return Fused(model, score, figures)
 
 
