@@ -17,6 +17,7 @@ from transfuse.data import open_data
 from transfuse.errors import TransfuseError
 from transfuse.evaluate.predict import predict
 from transfuse.jobs import finish, fuse
+from transfuse.jobs.context import Live
 from transfuse.models import open_model, save_model
 from transfuse.recipe.load import from_arguments, from_values, load
 
@@ -118,7 +119,7 @@ def test_what_is_shipped_is_one_module_that_says_what_the_fitted_rule_says(value
     expected = (weights[:, None, None] * p).sum(0)
     shipped = open_model(f"run:{run.path}")
     found = predict(shipped.network, data.test, shipped.preprocess).double().exp()
-    assert torch.allclose(found, expected, atol=5e-3)  # one source's pictures are resized inside the module, without rounding
+    assert torch.allclose(found, expected, atol=1e-5)
     assert np.allclose(kept(run, "student")["outputs"], predict(run.student, data.test, shipped.preprocess).numpy())
     assert way["test"] == pytest.approx(float((expected.argmax(1) == data.test.labels).double().mean()))
     plain = kept(run, "ensemble")["outputs"]
@@ -425,3 +426,18 @@ def test_the_command_fuses_and_refuses_with_one_message(sources, tmp_path, monke
     assert not (tmp_path / "other").exists()
     assert "fuse" in CliRunner().invoke(transfuse.cli.main.main, ["--help"]).output
     assert from_arguments("fuse", arguments[1:]).how[1].name == "outputs.weighted"
+
+
+def test_auto_joins_sources_that_each_know_some_classes_if_a_student_can_learn_them_all(values, tmp_path):
+    make = MAKES["wide"][:3]
+    listed = {}
+    for name, classes in (("low", DIGITS[:6]), ("high", DIGITS[4:])):
+        architecture, options, preprocess = make
+        model = open_model(architecture, ModelRequest(outputs=6, input_shape=(1, 8, 8), options=options))
+        model.preprocess, model.classes, model.pretrained = preprocess, classes, True
+        save_model(model, tmp_path / f"{name}.safetensors", {})
+        listed[name] = f"file:{tmp_path / name}.safetensors"
+    resolved, _ = fuse.check(from_values(values(sources=listed, how="auto", student="builtin:mlp")), Silent(), Live())
+    assert [way.name for way in resolved.how] == ["amalgamate"]
+    with pytest.raises(TransfuseError, match=r"(?s)sources.low.*doesn't know 6, 7, 8, 9; how=amalgamate"):
+        fuse.check(from_values(values(sources=listed, how="auto")), Silent(), Live())

@@ -18,13 +18,13 @@ from transfuse.data import check as data_check
 from transfuse.errors import RecipeError
 from transfuse.evaluate import metrics
 from transfuse.fusion.output_rule import labelled
-from transfuse.jobs import amalgamate, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
+from transfuse.jobs import amalgamate, finish, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.fuse_panel import Panel, Way
 from transfuse.jobs.fuse_sources import Source
 from transfuse.jobs.networks import count_outputs, open_student
-from transfuse.recipe.fuse import FuseRecipe
+from transfuse.recipe.fuse import FuseRecipe, WayBlock
 from transfuse.recipe.resolve import resolve, sentences
 from transfuse.recipe.ways import SINGLE
 
@@ -56,7 +56,10 @@ def run(recipe: FuseRecipe, reporter: Reporter | None = None, recipe_text: str |
         return amalgamate.run(recipe, reporter, recipe_text, live)
     began = time.monotonic()
     context = opening.new_context(recipe, reporter, live)
-    opened = prepare(recipe, context)
+    try:
+        opened = prepare(recipe, context)
+    except fuse_sources.SomeClasses as error:
+        return amalgamate.run(as_amalgamation(recipe, error, context), reporter, recipe_text, live)
     opening.lay_out(context, recipe, recipe_text, opened.recipe, opened.reasons)
     return _run(context, opened, began)
 
@@ -74,8 +77,24 @@ def check(recipe: FuseRecipe, reporter: Reporter, live: Live) -> tuple[FuseRecip
     """The resolved recipe and its reasons; refuses what `run` refuses, and writes nothing."""
     if amalgamate.asked_for(recipe):
         return amalgamate.check(recipe, reporter, live)
-    opened = prepare(recipe, opening.new_context(recipe, reporter, live))
+    context = opening.new_context(recipe, reporter, live)
+    try:
+        opened = prepare(recipe, context)
+    except fuse_sources.SomeClasses as error:
+        return amalgamate.check(as_amalgamation(recipe, error, context), reporter, live)
     return opened.recipe, opened.reasons
+
+
+def as_amalgamation(recipe: FuseRecipe, found: fuse_sources.SomeClasses, context: Context) -> FuseRecipe:
+    """What `auto` means where a source knows some of the classes only.
+
+    Raises:
+        SomeClasses: the recipe names other ways, or has no student to learn all classes.
+    """
+    if recipe.how != "auto" or recipe.student is None:
+        raise found
+    context.say(f"how: amalgamate, the only way here: {found.where}: {found.what}")
+    return recipe.model_copy(update={"how": [WayBlock(name="amalgamate")]})
 
 
 def prepare(recipe: FuseRecipe, context: Context) -> Opened:
@@ -95,6 +114,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     outputs = data.outputs
     if recipe.student is not None:
         outputs = count_outputs(open_student(recipe.student, data, recipe.seed, context.live.student), data)
+    fuse_ways.refuse_settings(recipe, data)
     decided, reasons = fuse_ways.decide(recipe, data, sources)
     if decided.student is None and fuse_sources.tables_among(sources):
         names = ", ".join(fuse_sources.tables_among(sources))
@@ -161,7 +181,7 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     elif not context.rundir.student.exists():
         models.save_model(chosen.model, context.rundir.student, {"way": chosen.name})
     fuse_finish.evaluate(context, recipe, found, began)
-    fuse_finish.report(context)
+    finish.report(context)
     shipped = found.student or chosen.model
     return Run(context.rundir.path, shipped.network if shipped is not None else None)
 

@@ -138,8 +138,3 @@ def row(panel: Panel, way: Way) -> dict[str, Any]:
     if way.cost is not None:
         found |= {"bytes": way.cost["bytes"], "latency_ms": way.cost["latency_ms"]["batch_1"]["p50"]}
     return found
-
-
-def report(context: Context) -> None:
-    """Writes report.html and README.md."""
-    finish.report(context)

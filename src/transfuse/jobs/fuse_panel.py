@@ -12,7 +12,6 @@ from torch import Tensor
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.errors import DataError, TransfuseError
 from transfuse.evaluate import metrics
-from transfuse.evaluate.outcomes import outcomes
 from transfuse.evaluate.predict import original_units
 from transfuse.fusion import contribution
 from transfuse.fusion.outputs import get as output_rule
@@ -152,11 +151,3 @@ class Panel:
         labels = self.data.val.labels
         right = torch.stack([said.argmax(1) == labels for said in self.outputs(self.data.val)])[:, labels >= 0]
         return {"one_is_right": float(right.any(0).float().mean())}
-
-
-def same_decisions(panel: Panel, one: Tensor, other: Tensor) -> float | None:
-    """The share of samples about which two answers decide the same; None for a regression."""
-    if panel.data.task == "regression":
-        return None
-    found = [outcomes(panel.data.task, answers, panel.data.val.labels).predicted for answers in (one, other)]  # type: ignore[union-attr]
-    return float((found[0] == found[1]).mean())

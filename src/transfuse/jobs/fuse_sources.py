@@ -57,6 +57,10 @@ class Source:
     preview: Tensor
 
 
+class SomeClasses(ModelError):
+    """A source that knows some of the data's classes and no others, which an amalgamation could use."""
+
+
 def open_all(recipe: FuseRecipe, data: DataSet, context: Context) -> dict[str, Source]:
     """Opens every source.
 
@@ -127,7 +131,7 @@ def _open(name: str, block: ModelBlock, data: DataSet, seed: int, live: nn.Modul
         refuse_other_classes(block, base, data)
         model = align(base, data, block.classes)
     except ModelError as error:
-        raise ModelError(error.what, where if error.where is None else f"{where} ({error.where})", error.fix) from error
+        raise type(error)(error.what, where if error.where is None else f"{where} ({error.where})", error.fix) from error
     check_outputs(model, data, where)
     model = in_pairs(model, data)
     preview = preview_of(name, model, data)
@@ -192,11 +196,12 @@ def refuse_other_classes(block: ModelBlock, model: Model, data: DataSet) -> None
     if not missing:
         return
     known = [name for name in data.classes if name in model.classes]
+    kind = SomeClasses if known and set(model.classes) <= set(data.classes) else ModelError
     what = f"its classes contradict the data's: it knows {_listed(model.classes)}; the data have {_listed(data.classes)}"
     fix = "say which output is which class: classes: {name: output number, ...}"
     if known:
         fix = f"it doesn't know {_listed(missing)}; how=amalgamate joins sources with different classes, or {fix}"
-    raise ModelError(what, fix=fix)
+    raise kind(what, fix=fix)
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transfuse.core.types import DataSet, Samples
+from transfuse.core.types import DataSet
 from transfuse.engine.loader import is_labelled
-from transfuse.errors import TransfuseError
+from transfuse.errors import RecipeError, TransfuseError
 from transfuse.fusion import features as feature_rules
 from transfuse.fusion import outputs as output_rules
 from transfuse.fusion import weights as weight_rules
@@ -21,11 +21,11 @@ from transfuse.jobs.context import Context
 from transfuse.jobs.fuse_features import fuse_features, open_backbones, settled
 from transfuse.jobs.fuse_panel import Panel, Way
 from transfuse.jobs.fuse_sources import Source
-from transfuse.jobs.fuse_weights import mergeable, try_weights
+from transfuse.jobs.fuse_weights import inputs_of, mergeable, try_weights
 from transfuse.models.ensemble import Rule, ensemble
 from transfuse.recipe.blocks import BudgetBlock
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
-from transfuse.recipe.ways import SINGLE, TRAINED, parse_way
+from transfuse.recipe.ways import ROOMS, SINGLE, TRAINED, parse_way
 
 Try = Callable[[Context, FuseRecipe, Panel, WayBlock], Way]
 PLAIN = "outputs.mean_probabilities"  # the plain ensemble, which every fusion is held against
@@ -135,9 +135,8 @@ def try_outputs(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
     way.figures = figures_of(rule, list(panel.sources), fits)
     members = [source.member for source in panel.sources.values()]
     if all(member is not None for member in members):
-        data = panel.data
         kept = [member for member in members if member is not None]
-        way.model = ensemble(kept, Rule(name, parameters, rule), list(data.classes), data.target, data.input_shape)
+        way.model = ensemble(kept, Rule(name, parameters, rule), list(panel.data.classes), panel.data.target, inputs_of(panel))
     return way
 
 
@@ -183,6 +182,22 @@ def told(panel: Panel, way: Way) -> str:
         return f"{way.name}: not possible: {' '.join((way.why or 'no score').split())}"
     how = ", cross-fitted" if way.figures.get("fitted") else ""
     return f"{way.name}: {panel.metric} {way.score:.4f} on validation{how}"
+
+
+def refuse_settings(recipe: FuseRecipe, data: DataSet) -> None:
+    """
+    Raises:
+        RecipeError: a rule's settings contradict each other, or the task.
+    """
+    for block in recipe.how if isinstance(recipe.how, list) else ():
+        room, _, name = block.name.partition(".")
+        if room not in ROOMS:
+            continue
+        task = {"task": data.task} if room == "outputs" else {}
+        try:
+            ROOMS[room].get(name)(**task, **block.parameters)
+        except ValueError as error:
+            raise RecipeError(str(error), where=f"how.{block.name}") from error
 
 
 def measure(recipe: FuseRecipe, panel: Panel, ways: Sequence[Way]) -> None:
@@ -242,9 +257,3 @@ def best(panel: Panel, ways: Sequence[Way]) -> Way | None:
         return (sign * float(way.score or 0.0), float(way.second if way.second is not None else -float("inf")), -size)
 
     return max(known, key=rank, default=None)
-
-
-def ask_model(way: Way) -> Callable[[Samples], Tensor]:
-    """What the way's own network says: the very module that is shipped, rather than remembered answers put together."""
-    assert way.model is not None
-    return finish.asking(way.model)

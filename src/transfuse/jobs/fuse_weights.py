@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transfuse import models
 from transfuse.core import seeds
 from transfuse.core.types import Model
+from transfuse.data import samples as pools
 from transfuse.engine.loader import is_labelled
 from transfuse.errors import ModelError
 from transfuse.evaluate.predict import predict
@@ -23,12 +24,13 @@ from transfuse.fusion.outputs import get as output_rule
 from transfuse.fusion.types import Calibration, Parent
 from transfuse.jobs import finish
 from transfuse.jobs.context import Context
+from transfuse.jobs.fuse_features import canonical
 from transfuse.jobs.fuse_panel import Panel, Way
 from transfuse.jobs.fuse_sources import Source
 from transfuse.jobs.networks import request_for
 from transfuse.jobs.pools import standardised
 from transfuse.models.classes import SelectedOutputs
-from transfuse.models.ensemble import Member, Rule, ensemble
+from transfuse.models.ensemble import Inputs, Member, Rule, ensemble
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
 
 BATCH = 256
@@ -165,6 +167,13 @@ def base_of(recipe: FuseRecipe, panel: Panel, member: Member) -> nn.Module:
     return opened.network.network if isinstance(opened.network, SelectedOutputs) else opened.network
 
 
+def inputs_of(panel: Panel) -> Inputs:
+    """What a module of several networks takes: raw inputs as the data hold them, pictures in files at one size."""
+    data = panel.data
+    preprocess = canonical(data, {name: source.model for name, source in panel.sources.items()})
+    return Inputs(data.input_shape, preprocess, pools.raw_dtype(data.train) == torch.uint8)
+
+
 def as_model(panel: Panel, member: Member, network: nn.Module) -> Model:
     """A network of the sources' make, with their outputs put in the data's order."""
     data = panel.data
@@ -173,6 +182,6 @@ def as_model(panel: Panel, member: Member, network: nn.Module) -> Model:
         rule = output_rule("mean_logits")(data.task)
         rule.build(1, data.outputs)
         kept = Member("merged", plain, member.select, member.affine, member.pair)
-        return ensemble([kept], Rule("mean_logits", {"task": data.task}, rule), list(data.classes), data.target, data.input_shape)
+        return ensemble([kept], Rule("mean_logits", {"task": data.task}, rule), list(data.classes), data.target, inputs_of(panel))
     module = network if member.select is None else SelectedOutputs(network, member.select)
     return replace(plain, module=module.eval(), classes=list(data.classes) or None, target=data.target)

@@ -7,7 +7,7 @@ that name, as it finds plug-ins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,34 +60,23 @@ class Prepared(nn.Module):
     """One member: from the raw inputs that all share to its outputs, in the ensemble's order and scaling.
 
     Args:
-        member: its network, and what is done to its outputs.
-        shared: the geometry that the inputs have already.
+        member: its network, its preprocessing, and what is done to its outputs.
+        eight_bits: whether raw inputs are pictures of 8 bits, which a resize rounds as Pillow does.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, member: Member, shared: Preprocess):
+    def __init__(self, member: Member, eight_bits: bool):
         super().__init__()
         assert member.model.preprocess is not None
-        self.network = member.model.network
-        own = member.model.preprocess
-        self.place = None if _geometry(own) == _geometry(shared) else replace(own, mean=(), std=(), scale=1.0)
-        self.scale, self.pair = own.scale, member.pair
+        self.network, self.preprocess = member.model.network, member.model.preprocess
+        self.eight_bits, self.pair = eight_bits, member.pair
         factors, shifts = member.affine or (None, None)
-        for name, values in {
-            "mean": own.mean or (0.0,),
-            "std": own.std or (1.0,),
-            "factor": factors,
-            "shift": shifts,
-            "select": member.select,
-        }.items():
+        for name, values in {"factor": factors, "shift": shifts, "select": member.select}.items():
             self.register_buffer(name, None if values is None else torch.tensor(values), persistent=False)  # the .json has them
 
     def forward(self, raw: Tensor) -> Tensor:
-        inputs = raw if self.place is None else self.place(raw)
-        shape = (1, -1) + (1,) * (inputs.ndim - 2)
-        outputs = self.network((inputs * self.scale - self.mean.view(shape)) / self.std.view(shape))
+        if self.eight_bits and raw.is_floating_point():
+            raw = raw.round().clamp(0, 255).to(torch.uint8)
+        outputs = self.network(self.preprocess.exact_batch(raw))
         if self.select is not None:
             outputs = outputs.index_select(1, self.select)
         if self.factor is not None:
@@ -121,49 +110,50 @@ class Rule:
     module: nn.Module
 
 
-def ensemble(members: Sequence[Member], rule: Rule, classes: list[str], target: Target | None, input_shape: Sequence[int]) -> Model:
-    """One model of several networks, which `save_model` writes and `file:`, `run:` open again.
+@dataclass
+class Inputs:
+    """What all members are given.
 
-    Its own preprocessing only brings inputs to one geometry, that of the member with the largest input; each member then changes size and
-    channels where its own differ, and normalises. A member of another size so sees pictures that were resized twice, which changes its
-    answers a little.
+    Attributes:
+        shape: of one raw sample of the data.
+        preprocess: raw inputs as the ensemble takes them; without a size of its own they come as the data hold them, and members see what
+            they saw alone.
+        eight_bits: whether they are pictures of 8 bits.
+    """
+
+    shape: Sequence[int]
+    preprocess: Preprocess
+    eight_bits: bool
+
+
+def ensemble(members: Sequence[Member], rule: Rule, classes: list[str], target: Target | None, inputs: Inputs) -> Model:
+    """One model of several networks, which `save_model` writes and `file:`, `run:` open again.
 
     Args:
         members: they share their weights with the result.
         rule: what joins them.
         classes: names of the outputs; empty for a regression.
         target: of a regression, its scaling.
-        input_shape: of the data.
+        inputs: what all members are given.
     """
-    shared = _shared(members, tuple(input_shape))
-    outputs = len(target.names) if target else len(classes)
-    told = [member.describe() for member in members]
-    options = {"parameters": rule.parameters, "members": told, "outputs": outputs, "input_shape": list(input_shape)}
+    told = {
+        "parameters": rule.parameters,
+        "members": [member.describe() for member in members],
+        "eight_bits": inputs.eight_bits,
+        "outputs": len(target.names) if target else len(classes),
+        "input_shape": list(inputs.shape),
+    }
     architecture = f"ensemble:{rule.name}" if all(member.model.architecture for member in members) else None
     return Model(
-        Ensemble({member.name: Prepared(member, shared) for member in members}, rule.module).eval(),
+        Ensemble({member.name: Prepared(member, inputs.eight_bits) for member in members}, rule.module).eval(),
         source=architecture or "live:Ensemble",
         architecture=architecture,
-        options=options,
-        preprocess=shared,
+        options=told,
+        preprocess=inputs.preprocess,
         classes=list(classes) or None,
         target=target,
         pretrained=True,
     )
-
-
-def _geometry(preprocess: Preprocess) -> tuple[Any, ...]:
-    """What a preprocessing does to a picture before it looks at values."""
-    return (preprocess.size, preprocess.channels, preprocess.crop, preprocess.resize, preprocess.interpolation)
-
-
-def _shared(members: Sequence[Member], input_shape: tuple[int, ...]) -> Preprocess:
-    """The geometry of the member with the largest input, without its normalisation; channels only where all agree on them."""
-    found = [member.model.preprocess or Preprocess() for member in members]
-    own = input_shape[1:] if len(input_shape) == 3 else (0, 0)
-    largest = max(found, key=lambda preprocess: preprocess.size or own)
-    channels = {preprocess.channels for preprocess in found}
-    return replace(largest, mean=(), std=(), scale=1.0, channels=largest.channels if len(channels) == 1 else None)
 
 
 def open_model(name: str, request: ModelRequest) -> Model:
@@ -181,11 +171,10 @@ def open_model(name: str, request: ModelRequest) -> Model:
         members = [_member(entry, request) for entry in told["members"]]
         rule = rule_class(**told["parameters"])
         rule.build(len(members), told["outputs"])
-        shared = _shared(members, tuple(told["input_shape"]))
+        parts = {member.name: Prepared(member, told["eight_bits"]) for member in members}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"its description can't be read: {error!r}", source, "make it again with transfuse fuse") from error
-    module = Ensemble({member.name: Prepared(member, shared) for member in members}, rule).eval()
-    return Model(module, source, architecture=source, options=dict(told), preprocess=shared)
+    return Model(Ensemble(parts, rule).eval(), source, architecture=source, options=dict(told))
 
 
 def _member(told: Mapping[str, Any], request: ModelRequest) -> Member:
