@@ -31,7 +31,7 @@ from transfuse.recipe.load import from_values
 SEEDS = (0, 1, 2, 3, 4)
 PAIRS = {"disjoint: 0-4 and 5-9": (range(5), range(5, 10)), "overlapping: 0-6 and 4-9": (range(7), range(4, 10))}
 SPECIALISTS, POOL, VALIDATION = 20_000, 4_000, 1_000
-SPECIALIST = {"steps": 400, "batch_size": 128, "optimizer": {"adamw": {"lr": 0.003}}, "precision": "fp32", "evaluate_every": 2.0}
+SPECIALIST = {"steps": 300, "batch_size": 128, "optimizer": {"adamw": {"lr": 0.003}}, "precision": "fp32", "evaluate_every": 2.0}
 STUDENT = {**SPECIALIST, "steps": 300, "select": "last", "evaluate_every": 20.0}
 NETWORK = "builtin:convnet"
 
