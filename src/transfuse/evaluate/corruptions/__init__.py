@@ -2,8 +2,8 @@
 
 The definitions are those of ImageNet-C, and of CIFAR-10-C for small pictures (https://arxiv.org/abs/1903.12261,
 https://github.com/hendrycks/robustness): pictures whose shorter side is below 96 pixels get the constants of CIFAR-10-C, others those
-of ImageNet-C; radii and shifts in pixels are multiplied by side / 32 and side / 224. Pictures are corrupted as 8-bit values at the size
-at which the data hold them, and rounded to 8 bits again, as in a file.
+of ImageNet-C; radii and shifts in pixels are multiplied by side / 32 (at least 1) and side / 224. Pictures are corrupted as 8-bit values
+at the size at which the data hold them, and rounded to 8 bits again, as in a file.
 
 Deviations from the authors' code: the arithmetic is numpy's and scipy's in place of OpenCV's, scikit-image's and ImageMagick's; motion
 blur is a one-sided Gaussian line, as ImageMagick's; frost is a generated texture, because the original needs six photographs; grey

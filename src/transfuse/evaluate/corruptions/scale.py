@@ -23,7 +23,9 @@ class Scale:
     @classmethod
     def of(cls, height: int, width: int) -> Scale:
         side = min(height, width)
-        return cls(side < _SMALL, side / (_CIFAR if side < _SMALL else _IMAGENET))
+        if side < _SMALL:
+            return cls(True, max(1.0, side / _CIFAR))  # a disk of less than a pixel would change nothing
+        return cls(False, side / _IMAGENET)
 
     def pick(self, severity: int, small: Sequence[Any], large: Sequence[Any]) -> Any:
         """The constants of a severity (0 to 4)."""
