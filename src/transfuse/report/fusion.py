@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfuse.report import words
+from transfuse.report import fused_features, words
 
 Summary = Mapping[str, Any]
 
@@ -100,6 +100,10 @@ def tables(summary: Summary) -> list[Table]:
             "Shapley's share: what it adds, averaged over all orders in which sources can join; shares add up to what all reach together."
         )
         found.append(Table("What each source adds", note, sources))
+    heard = fused_features.rows(summary)
+    if heard:
+        note = fused_features.NOTE.format(metric=words.title(summary["primary"]["name"]))
+        found.append(Table("What each source is worth to the fused features", note, heard))
     return found
 
 
