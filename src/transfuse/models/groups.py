@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,20 +64,24 @@ def _by_timm(network: nn.Module) -> list[tuple[str, list[nn.Parameter]]] | None:
 
     named = dict(network.named_parameters())
     numbered: dict[int, list[str]] = group_parameters(network, matcher(coarse=False))
-    return [(_shared_path(names), [named[name] for name in names]) for _, names in sorted(numbered.items())]
+    return [(_main_path({name: named[name] for name in names}), [named[name] for name in names]) for _, names in sorted(numbered.items())]
 
 
-def _shared_path(names: list[str]) -> str:
-    """The deepest module that holds more than half of these parameters."""
-    parts = [name.split(".")[:-1] for name in names]
-    path = ""
-    for depth in range(1, max(map(len, parts)) + 1):
-        prefixes = [".".join(part[:depth]) for part in parts if len(part) >= depth]
-        commonest = max(dict.fromkeys(prefixes), key=prefixes.count)
-        if 2 * prefixes.count(commonest) <= len(names):
+def _main_path(parameters: Mapping[str, nn.Parameter]) -> str:
+    """The deepest module that holds nine in ten of these numbers; where none does, that of the first."""
+    path, total = "", sum(parameter.numel() for parameter in parameters.values())
+    for depth in range(1, max(name.count(".") for name in parameters) + 1):
+        inside: dict[str, int] = {}
+        for name, parameter in parameters.items():
+            parts = name.split(".")[:-1]
+            if len(parts) >= depth:
+                inside[".".join(parts[:depth])] = inside.get(".".join(parts[:depth]), 0) + parameter.numel()
+        largest = max(inside, key=lambda prefix: inside[prefix], default="")
+        if inside.get(largest, 0) < 0.9 * total:
             break
-        path = commonest
-    return path or names[0].rpartition(".")[0] or names[0]
+        path = largest
+    first = next(iter(parameters))
+    return path or first.rpartition(".")[0] or first
 
 
 def _by_structure(network: nn.Module, example: Tensor | None) -> list[tuple[str, list[nn.Parameter]]]:
