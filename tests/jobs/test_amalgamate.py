@@ -171,5 +171,6 @@ def test_a_table_of_predictions_is_a_specialist_like_any_other(folder, tmp_path)
         logits = high.network(RAW(torch.from_numpy(inputs))).numpy()
     np.savez(folder / "high.npz", ids=ids, logits=logits, classes=np.array(NAMES[4:]))
     sources = {"low": f"file:{folder / 'low'}.safetensors", "high": {"source": f"predictions:{folder / 'high'}.npz", "classes": NAMES[4:]}}
-    run = amalgamated(folder, tmp_path / "run", sources=sources, control="none")
+    run = amalgamated(folder, tmp_path / "run", sources=sources, control="none", objectives=["cross_entropy", "amalgamate"])
     assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
+    assert run.summary["amalgamation"]["labels"] == ["cross_entropy"]  # and with labels, where they are asked for
