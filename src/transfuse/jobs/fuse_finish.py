@@ -129,7 +129,7 @@ def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], 
 
 def row(panel: Panel, way: Way) -> dict[str, Any]:
     """A way's line: what it reached where ways are chosen, what it reaches on the test part, what it costs, or why it failed."""
-    found: dict[str, Any] = {"name": way.name, "validation": way.score, "test": None, "bytes": None, "latency_ms": None, **way.figures}
+    found: dict[str, Any] = {**way.figures, "name": way.name, "validation": way.score, "test": None, "bytes": None, "latency_ms": None}
     if way.why is not None:
         return found | {"why": way.why}
     if way.ask is not None:

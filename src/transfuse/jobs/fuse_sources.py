@@ -78,10 +78,8 @@ def open_all(recipe: FuseRecipe, data: DataSet, context: Context) -> dict[str, S
             continue
         found[name] = _open(name, block, data, recipe.seed, context.live.teachers.get(name))
     if len(found) < 2:
-        left = next(iter(found), "none")
-        raise RecipeError(
-            f"two sources at least are needed to fuse, and only '{left}' is there", "sources", "check the paths of the others"
-        )
+        what = f"at least two sources are needed to fuse, and there is only {', '.join(found) or 'none'}"
+        raise RecipeError(what, "sources", "check the paths of the others")
     refuse_twins(list(found.values()), data)
     for name, source in found.items():
         for note in source.model.notes:

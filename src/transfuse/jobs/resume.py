@@ -54,7 +54,7 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
     """Keys of a resolved recipe that are undecided; taps may be, since they are found anew by the same rule."""
     if isinstance(values, dict):
         for name, value in values.items():
-            if not str(name).endswith("_tap"):
+            if not str(name).endswith("_tap") and not (name == "how" and isinstance(value, list)):  # rules have an auto of their own
                 yield from left_auto(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, list):
         for value in values:

@@ -7,6 +7,7 @@ from typing import Any
 from transfuse import objectives
 from transfuse.core.registry import did_you_mean
 from transfuse.errors import MissingExtra, RecipeError
+from transfuse.recipe import ways
 from transfuse.recipe.methods import TABLES, Block, Kind, objective_block, table_block
 from transfuse.recipe.recipes import RECIPES
 
@@ -46,11 +47,7 @@ def build(job: str) -> Schema:
         _replace(learner, "head", {"anyOf": [_one_of("form", definitions), {"type": "null"}]})
         _replace(learner, "init", {"anyOf": [_one_of("init", definitions), {"type": "null"}]})
     properties = schema["properties"]
-    if "export" in properties:
-        listed = _one_of("target", definitions)
-        _replace(properties, "export", {"anyOf": [listed["oneOf"][0], {"type": "array", "items": listed}]})
-    if "objectives" in properties:
-        _replace(properties, "objectives", _objectives(definitions))
+    _methods(properties, definitions)
     for key, about in RECIPES[job].short_keys.items():
         several = properties[f"{key}s"]
         block = several.get("additionalProperties") or next(iter(several["patternProperties"].values()))
@@ -58,6 +55,18 @@ def build(job: str) -> Schema:
         schema["not"] = {"required": [key, f"{key}s"]}
     schema["required"] = sorted({"job", *schema.get("required", [])})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"transfuse {job}", **schema}
+
+
+def _methods(properties: Schema, definitions: Schema) -> None:
+    """Keys whose values name methods: each with its own settings."""
+    if "export" in properties:
+        listed = _one_of("target", definitions)
+        _replace(properties, "export", {"anyOf": [listed["oneOf"][0], {"type": "array", "items": listed}]})
+    if "objectives" in properties:
+        _replace(properties, "objectives", _objectives(definitions))
+    if "how" in properties:
+        definitions.pop("WayBlock", None)
+        _replace(properties, "how", _ways(definitions))
 
 
 def _replace(properties: Schema, key: str, new: Schema) -> None:
@@ -78,7 +87,7 @@ def _sources(schema: Schema, data_keys: tuple[str, ...]) -> None:
         blocks = reference["anyOf"] if "anyOf" in reference else [{"$ref": reference["$ref"]}]  # of one that may be null
         return {"anyOf": [{"type": "string"}, *blocks], **about}
 
-    for key in (*data_keys, "student"):
+    for key in (*data_keys, "student", "base"):
         if key in schema["properties"]:
             schema["properties"][key] = text_or(schema["properties"][key])
     for key in ("teachers", "models", "sources"):
@@ -128,6 +137,18 @@ def _one_of(kind: Kind, definitions: Schema) -> Schema:
         settings = _define(table_block(kind, name), f"{kind}.{name}", definitions)
         entries.append(_named(name, settings, (method.__doc__ or name).strip().splitlines()[0]))
     return {"oneOf": entries}
+
+
+def _ways(definitions: Schema) -> Schema:
+    """Ways to fuse: one or several, by name or with settings; a rule's short name does, too."""
+    lines = ways.summaries()
+    short = {name.rpartition(".")[2]: name for name in reversed(lines)}
+    called = {**short, **{name: name for name in lines}}
+    entries: list[Schema] = [{"enum": list(called)}]
+    for given, name in called.items():
+        entries.append(_named(given, _define(ways.way_block(name), f"way.{name}", definitions), lines[name]))
+    several: Schema = {"type": "object", "properties": {given: {} for given in called}, "additionalProperties": False, "minProperties": 2}
+    return {"anyOf": [{"const": "auto"}, *entries, several, {"type": "array", "minItems": 1, "items": {"anyOf": entries}}]}
 
 
 def _objectives(definitions: Schema) -> Schema:

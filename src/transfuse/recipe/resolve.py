@@ -27,7 +27,7 @@ DEFAULT_VIEWS = 8
 COMPILE_PAYS_AFTER = 2000  # steps; before that, compiling costs more than it saves
 MOST_WORKERS = 8
 PRIMARY_METRIC: dict[TaskName, str] = {"classification": "accuracy", "multilabel": "f1", "regression": "rmse"}
-_FREE_TEXT = ("source", "unlabelled", "architecture", "out", "options", "classes")  # where the word auto would be somebody's name
+_FREE_TEXT = ("source", "unlabelled", "architecture", "out", "options", "classes", "how")  # where the word auto is somebody's own
 
 
 def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
