@@ -23,7 +23,7 @@ from transfuse.errors import RecipeError
 from transfuse.evaluate.projection import projected
 from transfuse.jobs import control, export, finish, fitting, opening, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.features import Extractor, TrainingRows, feature_paths, open_backbone, training_rows
+from transfuse.jobs.features import Extractor, TrainingRows, feature_paths, feature_width, open_backbone, training_rows
 from transfuse.jobs.networks import example, preprocess_of
 from transfuse.jobs.pools import standardised
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
@@ -121,6 +121,8 @@ def prepare(recipe: ExtractRecipe, context: Context) -> Ready:
     plan = fitting.plan_of(resolved, data)
     fitting.sample_folds(resolved, data, plan)
     paths = feature_paths(backbone, resolved.paths, example(backbone, data))
+    views = int(resolved.augment.views) if asked(resolved.augment.model_dump()) else 0
+    fitting.refuse_components(resolved, feature_width(backbone, paths, example(backbone, data)), len(data.train), views)
     refuse_augmentation(resolved.augment, data)
     refuse_unwritable(Path(resolved.cache.dir))
     if resolved.control == "untrained" or resolved.control in TRAINED:

@@ -84,6 +84,12 @@ def feature_paths(model: Model, wanted: tuple[str, ...], example: Tensor) -> tup
     return paths
 
 
+def feature_width(model: Model, paths: tuple[str, ...], example: Tensor) -> int:
+    """Numbers per sample."""
+    with torch.no_grad():
+        return Tapped(model.network.eval(), paths)(example).shape[1]
+
+
 @dataclass
 class Extractor:
     """One network's features, kept on disk.

@@ -19,7 +19,7 @@ from transfuse.core.heads import read_ending
 from transfuse.core.tapped import Tapped, gathering
 from transfuse.core.types import DataSet, Model, Progress
 from transfuse.data.splits import folds, refuse_single, strata
-from transfuse.errors import ModelError, RecipeError
+from transfuse.errors import DataError, ModelError, RecipeError
 from transfuse.evaluate import metrics
 from transfuse.jobs.context import Context
 from transfuse.jobs.features import TrainingRows
@@ -73,6 +73,19 @@ def sample_folds(recipe: ExtractRecipe, data: DataSet, plan: Plan) -> np.ndarray
     if data.task == "classification":
         refuse_single(labels.numpy(), data.classes, "choose.folds")
     return folds(strata(labels, data.task, 1 / count), count, recipe.seed, "choose")
+
+
+def refuse_components(recipe: ExtractRecipe, width: int, samples: int, views: int) -> None:
+    """More principal components than features or than rows that a fold leaves to learn from.
+
+    Raises:
+        DataError: says how many there can be.
+    """
+    count = recipe.components
+    rows = samples * (recipe.choose.folds - 1) // recipe.choose.folds * (1 + views)
+    if count is not None and count >= 1 and count > min(width, rows):
+        what = f"{count:g} components of {rows} rows with {width} features"
+        raise DataError(what, where="components", fix=f"{min(width, rows)} is the most; or give a share of the variance, such as 0.95")
 
 
 def fit(context: Context, recipe: ExtractRecipe, data: DataSet, rows: TrainingRows, path: Path, name: str) -> Fitted:
