@@ -36,6 +36,7 @@ NEEDS = {
     "hard_labels": "class labels",
     "student.features": "student's features",
     "student.head": "student's last layer",
+    "student.start": "trained weights to start from",
     "teacher.logits": "teacher's logits",
     "teacher.logits.dense": "all of the teacher's logits",
     "teacher.features": "teacher's features",
