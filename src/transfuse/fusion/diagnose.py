@@ -38,8 +38,8 @@ class Path:
         losses: mean loss at each, BatchNorm's statistics re-estimated in between.
         ignorant: loss of a network that says nothing: all its outputs are 0.
         barrier: largest height of the loss above the straight line between its ends (Frankle et al., 2020, ICML).
-        lost: share of what the sources know that is lost halfway: (loss(1/2) - ends) / (ignorant - ends), ends being their mean loss; of a
-            repaired network where there is one and it is better.
+        lost: share of what the better source knows that is lost halfway, (loss(1/2) - better) / (ignorant - better); of a repaired network
+            where there is one and it is better. Negative where the merged network is better than both.
         variance_ratios: layer -> halfway, variance of its outputs over the mean of the ends' (Jordan et al., 2023, ICLR); 1 is no collapse.
         repaired: loss halfway with the units' mean and spread repaired, where that was tried.
     """
@@ -59,8 +59,8 @@ class Path:
 
     @property
     def lost(self) -> float:
-        ends = (self.losses[0] + self.losses[-1]) / 2
-        return (self.halfway - ends) / max(self.ignorant - ends, 1e-12)
+        better = min(self.losses[0], self.losses[-1])
+        return (self.halfway - better) / max(self.ignorant - better, 1e-12)
 
     def figures(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -187,9 +187,12 @@ def _verdict(pairs: Sequence[Pair]) -> tuple[Verdict, str]:
         if shared:
             return "merge", f"{names} {come}, so their units correspond; without data nothing is known of the loss on the way between them."
         return "align", f"these cannot be merged as they are, because {names} {come}: align them (weight_matching), or {INSTEAD}."
-    way = f"the loss rises from {max(worst.path.losses[0], worst.path.losses[-1]):.3g} to {worst.path.halfway:.3g} halfway between them"
+    way = f"the loss rises from {min(worst.path.losses[0], worst.path.losses[-1]):.3g} to {worst.path.halfway:.3g} halfway between them"
     if worst.path.lost <= TOLERABLE:
-        return "merge", f"{names} {come} and lose {max(worst.path.lost, 0):.1%} of what they know halfway between them: they can be merged."
+        return (
+            "merge",
+            f"{names} {come} and lose {max(worst.path.lost, 0):.1%} of what the better one knows halfway between them: they can be merged.",
+        )
     if all(one.path is None or min(one.path.lost, _lost_after(one)) <= TOLERABLE for one in apart):
         after = f"after weight matching and repair it is {(worst.aligned_path or worst.path).halfway:.3g}"
         return "align", f"these cannot be merged as they are, because {names} {come} and {way}; {after}: align them, then merge."

@@ -329,6 +329,7 @@ def _unmerged(operands: Operands, axis: Axis, lengths: list[int]) -> Labels:
 
 
 RULES: dict[str, Rule] = {
+    "_prelu_kernel": pointwise,
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matrix_product),
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), batch_norm),

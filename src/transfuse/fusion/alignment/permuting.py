@@ -81,9 +81,19 @@ def with_permuted_units(module: nn.Module, specification: Specification, permuta
 
 
 def changed(module: nn.Module, other: nn.Module, example: Tensor) -> float:
-    """Largest difference of two networks' outputs on an example, relative to the largest output."""
-    with undisturbed(module):
-        before = module(example)
-    with undisturbed(other):
-        after = other(example)
+    """Largest difference of two networks' outputs on an example, relative to the largest output.
+
+    In float64, where the order of a sum makes no difference; a network that can't be computed in it is compared as it is.
+    """
+    before, after = _doubled(module, example), _doubled(other, example)
     return float((before - after).abs().max() / before.abs().max().clamp(min=1e-12))
+
+
+def _doubled(module: nn.Module, example: Tensor) -> Tensor:
+    precise = copy.deepcopy(unwrapped(module)).double()
+    try:
+        with undisturbed(precise):
+            return precise(example.double() if example.is_floating_point() else example)
+    except RuntimeError:  # a dtype is written into its forward pass
+        with undisturbed(module):
+            return module(example).double()
