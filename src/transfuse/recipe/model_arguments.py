@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfuse import models
+from transfuse.errors import ModelError
 
 _FILES = (".safetensors", ".pt", ".pth", ".th", ".npz")
 
@@ -15,6 +16,9 @@ def as_recipe(arguments: Sequence[str]) -> list[str]:
     """A recipe file first, where there is one, then overrides; models become `models.NAME=SOURCE`.
 
     `name=SOURCE` names a model where NAME is no recipe key and SOURCE is a path or has a source's prefix.
+
+    Raises:
+        ModelError: what names no model is no key=value either.
     """
     files, overrides, taken = [], [], []
     for argument in arguments:
@@ -25,6 +29,9 @@ def as_recipe(arguments: Sequence[str]) -> list[str]:
             taken += [key] if named else []
         elif argument.endswith((".yaml", ".yml")):
             files.append(argument)
+        elif not is_model(argument):
+            fix = "give a run folder, a .safetensors file, or a source such as timm:resnet50.a1_in1k (transfuse ls models)"
+            raise ModelError("is neither a folder or file that is there nor a model source", where=argument, fix=fix)
         else:
             name = name_of(argument, taken)
             taken.append(name)
