@@ -76,8 +76,15 @@ def table(contenders: dict[str, Contender]) -> list[dict[str, Any]]:
         row["blocks"], row["epochs_per_minute"] = len(blocks), round(60_000 / (median * EPOCH), 2)
         row["times_torchdistills_speed"] = ratio(timed[BASE], blocks)
         row["in_steps_of_the_student_alone"] = ratio(blocks, timed[STEP_OF_STUDENT])
-        rows.append({**row, **(contenders[name].result or {})})
+        rows.append(row)
     return rows
+
+
+def ends(contenders: dict[str, Contender], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a contender that trained to the end: accuracy and largest memory; rows of those that did not run now are kept."""
+    now = {name: {"name": name, **(contender.result or {})} for name, contender in contenders.items()}
+    known = {**{row["name"]: row for row in earlier}, **now}
+    return [known[name] for name in CONTENDERS if name in known]
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 @click.option("--epochs", default=8, show_default=True, help="of that training")
 @click.option("--rounds", default=6, show_default=True, help="of timed blocks")
 @click.option("--block", default=20, show_default=True, help="optimiser steps a turn")
-@click.option("--only", default=None, help="names of contenders, with '/' between; writes no result")
+@click.option("--only", default=None, help="names of contenders, with '/' between; with --train their rows are replaced")
 @click.option("--draw", "only_draw", is_flag=True, help="draw the plot from the result file")
 def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, only: str | None, only_draw: bool) -> None:
     """Runs the comparison and writes results/versus_peers.json."""
@@ -135,11 +142,19 @@ def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, 
             fill_cache(setting)
             load = os.getloadavg()[0]
             contenders = take_turns(setting, names, None if to_the_end else rounds)
-            entry = {"steps": steps, "block": block, "threads": setting.threads, "load_before_and_after": [load, os.getloadavg()[0]]}
-            found["trained" if to_the_end else "timed"][teacher] = {**entry, "rows": table(contenders)}
+            if to_the_end:
+                found["trained"] = {
+                    "teacher": teacher,
+                    "steps": steps,
+                    "seed": 0,
+                    "rows": ends(contenders, found["trained"].get("rows", [])),
+                }
+            else:
+                entry = {"steps": steps, "block": block, "threads": setting.threads, "load_before_and_after": [load, os.getloadavg()[0]]}
+                found["timed"][teacher] = {**entry, "rows": table(contenders)}
             shutil.rmtree(folder, ignore_errors=True)
             Path(folder).mkdir()
-        if not only:
+        if not only or to_the_end:
             click.echo(results.write("versus_peers", found))
 
 
