@@ -13,7 +13,7 @@ class Bf16(Safetensors):
     """student.safetensors in bfloat16 with student.json and network.py; network.py computes in bfloat16, `transfuse.load` in float32.
 
     Args:
-        least_agreement: share of the samples on which it has to decide as the network does.
+        least_agreement: share of the samples on which it has to decide as the network does; of the variance, for regression.
         most_loss: how much of the task's first metric it may lose; of an error such as rmse, by which share it may grow.
     """
 

@@ -25,7 +25,7 @@ class OnnxDynamic:
         layers: linear: matrix products; all: convolutions too, which onnxruntime computes slowly in this form.
         preprocess: file: the file takes what preprocess.json describes; graph: it takes 8-bit pictures of any size (or raw columns).
         opset: version of ONNX's operators.
-        least_agreement: share of the samples on which it has to decide as the network does.
+        least_agreement: share of the samples on which it has to decide as the network does; of the variance, for regression.
         most_loss: how much of the task's first metric it may lose; of an error such as rmse, by which share it may grow.
     """
 

@@ -35,7 +35,7 @@ class OnnxInt8:
         reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums would overflow.
         preprocess: file: the file takes what preprocess.json describes; graph: it takes 8-bit pictures of any size (or raw columns).
         opset: version of ONNX's operators.
-        least_agreement: share of the samples on which it has to decide as the network does.
+        least_agreement: share of the samples on which it has to decide as the network does; of the variance, for regression.
         most_loss: how much of the task's first metric it may lose; of an error such as rmse, by which share it may grow.
     """
 

@@ -21,7 +21,7 @@ class TorchaoInt8:
     Weights have a scale per output channel, activations one per sample.
 
     Args:
-        least_agreement: share of the samples on which it has to decide as the network does.
+        least_agreement: share of the samples on which it has to decide as the network does; of the variance, for regression.
         most_loss: how much of the task's first metric it may lose; of an error such as rmse, by which share it may grow.
     """
 

@@ -86,7 +86,7 @@ def answers(model: Model, judge: Judge) -> Tensor:
     return torch.cat(parts)
 
 
-def verify(model: Model, written: Written, opened: Model, judge: Judge) -> dict[str, Any]:
+def verify(model: Model, written: Written, opened: Model, judge: Judge, blocks: int = BLOCKS) -> dict[str, Any]:
     """Compares a written file with the network that it came from, and times both; the content of verify.json.
 
     Args:
@@ -94,6 +94,7 @@ def verify(model: Model, written: Written, opened: Model, judge: Judge) -> dict[
         written: what was written.
         opened: the same, opened again from its files.
         judge: samples and pass marks.
+        blocks: of the timing; see `alternating`.
 
     Raises:
         ExportError: there is no sample to run it on.
@@ -114,7 +115,7 @@ def verify(model: Model, written: Written, opened: Model, judge: Judge) -> dict[
     }
     found["failures"] = failures(found, judge)
     found["passed"] = not found["failures"]
-    found["latency_ms"] = timed(model, opened, written.beside, judge.samples)
+    found["latency_ms"] = timed(model, opened, written.beside, judge.samples, blocks)
     found["remarks"] = [*written.notes, *remarks(found, judge.task)]
     return found
 
@@ -136,7 +137,16 @@ def compared(ours: Tensor, theirs: Tensor, judge: Judge, model: Model) -> dict[s
             "agreement_interval": _interval(per_sample),
             "kl": agreement(theirs, ours, judge.task)["kl"],
         }
+    else:
+        explained = _explained(ours, theirs)
+        found |= {"agreement": float(explained.mean()), "agreement_interval": _interval(explained)}
     return found | _metric_difference(ours, theirs, judge, model)
+
+
+def _explained(ours: Tensor, theirs: Tensor) -> np.ndarray:
+    """Per sample, what averages to 1 - mean (theirs - ours)^2 / variance of ours, over targets: the agreement of two regressions."""
+    apart, variance = ((theirs - ours).double() ** 2).numpy(), ours.double().var(0, correction=0).numpy()
+    return 1 - (apart / np.maximum(variance, np.finfo(np.float64).tiny)).mean(1)
 
 
 def _decisions(outputs: Tensor, task: TaskName) -> np.ndarray:
@@ -147,7 +157,7 @@ def _decisions(outputs: Tensor, task: TaskName) -> np.ndarray:
 def _interval(per_sample: np.ndarray) -> list[float]:
     """Wilson's for shares of whole samples, which is sensible at 1; the bootstrap's for means of shares."""
     n = len(per_sample)
-    if set(np.unique(per_sample)) <= {0.0, 1.0}:
+    if bool(np.isin(per_sample, (0.0, 1.0)).all()):
         return list(statistics.wilson(float(per_sample.sum()), n))
     return list(statistics.bootstrap(n, {"mean": lambda weights: weights @ per_sample / weights.sum(1)})["mean"] or (0.0, 1.0))
 
@@ -185,9 +195,11 @@ def failures(found: Mapping[str, Any], judge: Judge) -> list[str]:
         return failed
     least_agreement, most_loss = judge.marks
     if found.get("agreement", 1.0) < least_agreement:
-        failed.append(
-            f"it agrees with the network on {100 * found['agreement']:.2f}% of the samples; the mark is {100 * least_agreement:g}%"
-        )
+        share = f"{100 * found['agreement']:.2f}%"
+        text = f"it decides as the network does on {share} of the samples"
+        if judge.task == "regression":
+            text = f"it explains {share} of the variance of the network's predictions"
+        failed.append(f"{text}; the mark is {100 * least_agreement:g}%")
     if loss is not None and loss > most_loss:
         failed.append(f"it loses {_points(loss, found['metric']['name'])}; the mark is {_points(most_loss, found['metric']['name'])}")
     return failed
@@ -215,7 +227,7 @@ def _points(loss: float, metric: str) -> str:
     return f"{100 * loss:.2f} points of {metric}" if metric != "rmse" else f"{100 * loss:.2f}% of rmse"
 
 
-def timed(model: Model, opened: Model, beside: Mapping[str, nn.Module], samples: Samples) -> dict[str, Any]:
+def timed(model: Model, opened: Model, beside: Mapping[str, nn.Module], samples: Samples, blocks: int = BLOCKS) -> dict[str, Any]:
     """Time for one sample at one thread, and its ratio to others'; preprocessing is inside only where the file does it itself."""
     assert model.preprocess is not None
     mine = samples.exact([0], as_asked(opened))
@@ -225,7 +237,8 @@ def timed(model: Model, opened: Model, beside: Mapping[str, nn.Module], samples:
     try:
         with torch.inference_mode():
             others = {"the network in torch": model.network.eval(), **beside}
-            against = {name: alternating(lambda: opened.network(mine), _asked(network, prepared)) for name, network in others.items()}
+            ask = _asked(opened.network, mine)
+            against = {name: alternating(ask, _asked(network, prepared), blocks) for name, network in others.items()}
     finally:
         torch.set_num_threads(threads)
     first = against["the network in torch"]

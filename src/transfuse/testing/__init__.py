@@ -32,6 +32,7 @@ with the features' shapes. What is unusual about an objective goes into `Particu
 """
 
 from transfuse.testing.case import ObjectiveDefect, Particulars, build, run, shapes_of
+from transfuse.testing.exporter import ExporterDefect, check_exporter
 from transfuse.testing.objective import CHECKS, QUICK, check_objective
 from transfuse.testing.processes import processes
 from transfuse.testing.steps import (
@@ -48,11 +49,13 @@ from transfuse.testing.steps import (
 __all__ = [
     "CHECKS",
     "QUICK",
+    "ExporterDefect",
     "ObjectiveDefect",
     "Particulars",
     "Sizes",
     "agreeing",
     "build",
+    "check_exporter",
     "check_objective",
     "example_step",
     "map_tensors",
