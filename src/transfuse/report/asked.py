@@ -8,7 +8,7 @@ from typing import Any
 
 from transfuse import objectives
 from transfuse.errors import TransfuseError
-from transfuse.report import extraction, finetuning
+from transfuse.report import extraction, finetuning, together
 
 
 @dataclass
@@ -74,10 +74,10 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, answer) for data, models and training; empty without a recipe."""
     found: list[tuple[str, str]] = []
     adapting = recipe.get("job") == "adapt"
-    for key in ("source", "target") if adapting else ("data",):
+    for key in ("source", "target") if recipe.get("job") in ("adapt", "together") else ("data",):
         if recipe.get(key):
             parts = _data(recipe[key])
-            if key == "target":
+            if key == "target" and adapting:
                 ignored = recipe.get("target_labels") == "ignore"
                 parts.append("its labels are for the report alone" if ignored else "its training labels are learnt from, too")
             found.append((key.capitalize(), "; ".join(parts)))
@@ -110,7 +110,7 @@ def _compared(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not recipe.get("control"):
         return []
     alone = {"adapt": "the source alone", "together": "the target alone"}.get(str(recipe.get("job")), "labels only")
-    same, found = f"the same student from {alone}", []
+    same, found = f"the same student from {alone}", together.lines(recipe) if recipe.get("job") == "together" else []
     if recipe.get("job") == "finetune":
         found, same = [("Model", model(recipe.get("model"))), *finetuning.lines(recipe)], finetuning.CONTROL
     known = {"reuse": f"{same} (a stored one is reused)", "train": same}

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from transfuse.evaluate.calibration import reliability
-from transfuse.report import asked, exports, extraction, finetuning, flow, fusion, gallery, loading, perclass, plots, table, words
+from transfuse.report import asked, exports, extraction, finetuning, flow, fusion, gallery, loading, perclass, plots, table, together, words
 from transfuse.report.collect import Predictions, RunFiles, collect, write_whole
 from transfuse.report.drawing import role
 
@@ -82,9 +82,11 @@ def style() -> Markup:
 
 
 def _heading(run: RunFiles) -> str:
-    if words.adapted(run.summary):
+    if run.summary.get("job") in ("adapt", "together"):
         ends = [(run.recipe.get(key) or {}).get("source") for key in ("source", "target")]
-        return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
+        if words.adapted(run.summary):
+            return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
+        return f"Source and target together: {ends[0]} and {ends[1]}" if all(ends) else "Source and target together"
     titles = {"distill": "Distillation", "extract": "Feature extraction", "fuse": "Fusion", "finetune": "Fine-tuning"}
     job = titles.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
     if words.peers_of(run.summary) and not run.summary.get("teachers"):
@@ -117,6 +119,7 @@ def _figures(run: RunFiles) -> list[tuple[str, Markup]]:
     if run.task == "classification":
         found.append(("Calibration: on the dashed line, confidence comes true", _calibration(run)))
     found += extraction.figures(run)
+    found += together.figures(run)
     found += finetuning.figures(run)
     return [(caption, drawn) for caption, drawn in found if drawn is not None]
 
