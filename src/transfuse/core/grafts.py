@@ -57,8 +57,9 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
         twins = [twin for twin, same in network.named_modules(remove_duplicate=False) if same is module and twin != path]
     except AttributeError as error:
         raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
-    grown = nn.Sequential(*layers)
+    grown = nn.Sequential(*layers).train(module.training)
     placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
+    placed.training = module.training
     setattr(holder, name, placed)
     for twin in twins if place in ("instead", "replace") else ():  # a module under two names is one layer
         above, _, last = twin.rpartition(".")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 from torch import nn
 
 from transfuse.core.grafts import graft
@@ -16,7 +16,7 @@ class MLP:
     """Hidden layers, each followed by an activation and dropout; of a 1x1-convolution head they are 1x1 convolutions.
 
     Args:
-        widths: units of each hidden layer.
+        widths: units of each hidden layer; null: one of 256.
         dropout: probability of dropping a hidden unit in training.
         activation: relu, gelu, silu or tanh.
         at: path of the layer to replace; null: found by a forward pass.
@@ -24,12 +24,12 @@ class MLP:
 
     def __init__(
         self,
-        widths: tuple[Annotated[int, Gt(0)], ...] = (256,),
+        widths: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         activation: Literal["relu", "gelu", "silu", "tanh"] = "relu",
         at: str | None = None,
     ):
-        self.widths, self.dropout, self.activation, self.at = tuple(widths), dropout, activation, at
+        self.widths, self.dropout, self.activation, self.at = widths or [256], dropout, activation, at
 
     def build(self, network: nn.Module, head: Head, outputs: int, example: Any) -> None:
         layers: list[nn.Module] = []
