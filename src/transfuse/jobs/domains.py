@@ -20,6 +20,7 @@ from transfuse.errors import DataError, RecipeError
 from transfuse.evaluate import metrics
 from transfuse.jobs import control, export, opening, terms
 from transfuse.jobs.context import Context, split_ready
+from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import count_outputs, open_student
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.recipe.adapt import AdaptRecipe
@@ -119,6 +120,7 @@ def prepare(recipe: AdaptRecipe, context: Context) -> tuple[AdaptRecipe, dict[st
     student = open_student(recipe.student, both.data, recipe.seed, context.live.student)
     for note in student.notes:
         context.say(f"student: {note}")
+    initialise(context, recipe.student, both.data, student, recipe.seed)
     facts = opening.facts_about(both.data, both.pools, context, count_outputs(student, both.data))
     resolved, reasons = resolve(recipe, replace(facts, domains=True))
     assert isinstance(resolved, AdaptRecipe)

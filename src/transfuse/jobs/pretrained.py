@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from transfuse import policies
+from transfuse import models, policies
 from transfuse.core import ranks, seeds
 from transfuse.core.policy import Group, Phase
 from transfuse.core.stages import stages_of
@@ -22,12 +22,14 @@ from transfuse.evaluate import metrics
 from transfuse.jobs import control, export, opening, terms
 from transfuse.jobs.context import Context
 from transfuse.jobs.features import open_backbone
-from transfuse.jobs.networks import count_outputs, example, initial_seed, open_student
+from transfuse.jobs.initialisation import initialise
+from transfuse.jobs.networks import count_outputs, example, initial_seed, open_student, request_for
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.jobs.scratch import from_scratch
 from transfuse.jobs.training import steps_of
 from transfuse.models.groups import layer_groups
-from transfuse.recipe.finetune import START, FinetuneRecipe
+from transfuse.models.surgery import head_parameters, replace_head
+from transfuse.recipe.finetune import START, DepthBlock, FinetuneRecipe
 from transfuse.recipe.resolve import resolve, sentences
 
 
@@ -61,12 +63,25 @@ def open_network(recipe: FinetuneRecipe, data: DataSet, context: Context) -> Mod
     """
     try:
         model = open_student(recipe.model, data, recipe.seed, context.live.student)
+        initialise(context, recipe.model, data, model, recipe.seed, where="model")
     except ModelError as error:
         raise ModelError(error.what, "model" if error.where == "student" else error.where, error.fix) from error
     if not model.pretrained:
         fix = "give a source with weights (file:, run:, torchvision:NAME@WEIGHTS, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights, so there is nothing to fine-tune", "model", fix)
+    if not model.fresh and data.classes and context.live.student is None:
+        _renew_foreign_head(recipe, model, data)
     return model
+
+
+def _renew_foreign_head(recipe: FinetuneRecipe, model: Model, data: DataSet) -> None:
+    """Puts a new head in the place of one that has as many outputs as the data have classes, but for other classes."""
+    known = models.open_model(recipe.model.source, request_for(recipe.model, data, recipe.seed, fresh=False)).classes
+    if known is None or known == list(data.classes):
+        return
+    replace_head(model.network, data.outputs, initial_seed(recipe.seed))
+    model.fresh = head_parameters(model.network)
+    model.notes.append(f"the last layer was replaced: its {len(known)} outputs are {', '.join(known[:3])}..., not the classes of the data")
 
 
 def untrained(recipe: FinetuneRecipe, data: DataSet, context: Context) -> Model:
@@ -180,15 +195,18 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
     if recipe.control in ("reuse", "train"):
         untrained(recipe, data, context)
     if recipe.depth is not None:
-        size = len(data.train)
-        recipe.depth.rounds(steps_of(recipe.train, Order(size, min(recipe.train.batch_size, size), recipe.seed)))
-    if recipe.depth is not None and recipe.depth.folds is not None and not data.train.labels.is_floating_point():
-        least = int(data.train.labels.bincount(minlength=len(data.classes)).min())
-        if least < recipe.depth.folds:
-            what = (
-                f"a class has only {least} training sample{'s' if least != 1 else ''}, which can't be dealt into {recipe.depth.folds} folds"
-            )
+        _refuse_depth(recipe, recipe.depth, data)
+
+
+def _refuse_depth(recipe: FinetuneRecipe, depth: DepthBlock, data: DataSet) -> None:
+    labels, size = data.train.labels, len(data.train)
+    if depth.folds is not None and not labels.is_floating_point():
+        least = int(labels[labels >= 0].bincount(minlength=len(data.classes)).min())
+        if least < depth.folds:
+            samples = f"{least} training sample{'s' if least != 1 else ''}"
+            what = f"a class has only {samples}, which can't be dealt into {depth.folds} folds"
             raise RecipeError(what, where="depth.folds", fix="fewer folds, or null to compare on the validation part")
+    depth.rounds(steps_of(recipe.train, Order(size, min(recipe.train.batch_size, size), recipe.seed)))
 
 
 def _copied(model: Model) -> dict[str, Any]:
