@@ -65,7 +65,8 @@ def open_network(recipe: FinetuneRecipe, data: DataSet, context: Context) -> Mod
         model = open_student(recipe.model, data, recipe.seed, context.live.student)
         initialise(context, recipe.model, data, model, recipe.seed, where="model")
     except ModelError as error:
-        raise ModelError(error.what, "model" if error.where == "student" else error.where, error.fix) from error
+        where = f"model{error.where.removeprefix('student')}" if error.where and error.where.startswith("student") else error.where
+        raise ModelError(error.what, where, error.fix) from error
     if not model.pretrained:
         fix = "give a source with weights (file:, run:, torchvision:NAME@WEIGHTS, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights, so there is nothing to fine-tune", "model", fix)

@@ -144,6 +144,13 @@ class FinetuneRecipe(Recipe):
             raise ValueError("policy: depth chooses the policy; keep one of them")
         return values
 
+    @field_validator("model")
+    @classmethod
+    def _own_weights(cls, value: LearnerBlock) -> LearnerBlock:
+        if value.init is not None:
+            raise ValueError("init: a fine-tuning begins with the model's own weights; for other ones run a distill with student.init")
+        return value
+
     @property
     def snapshots(self) -> int:
         """Checkpoints that are kept for a soup."""
