@@ -19,7 +19,7 @@ class Onnx:
     Args:
         preprocess: file: the file takes what preprocess.json describes; graph: it takes 8-bit pictures of any size (or raw columns).
         opset: version of ONNX's operators; 18 is the first that resizes as Pillow does.
-        least_agreement: with preprocessing in the graph: share of the samples on which it has to decide as the network does; of the variance, for regression.
+        least_agreement: with preprocessing in the graph: share of the samples on which it has to decide as the network does; see verify.
         most_loss: with preprocessing in the graph: how much of the task's first metric it may lose; of rmse, by which share it may grow.
     """
 
