@@ -129,7 +129,7 @@ def made(name: str, settings: Mapping[str, Any]) -> Exporter:
     exporter: Any = get(name)
     for package in exporter.packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "export", f"export to {name}")
+            raise MissingExtra(package, "torchao" if package == "torchao" else "export", f"export to {name}")
     return exporter(**settings)
 
 
