@@ -153,7 +153,7 @@ def test_a_budget_is_met_or_missed(finished, tmp_path):
         (["RUN", "track=[tensorboard]"], RecipeError, "trains nothing"),
         (["RUN", "data=images:/nowhere"], DataError, "no 'nowhere'"),
         (["run:nowhere"], RunError, "no such run folder"),
-        (["RUN", "data=bundled:iris"], ModelError, "classes"),
+        (["RUN", "data=bundled:wine"], ModelError, "3 classes"),
         (["RUN", "teachers.run=run:x"], RecipeError, "a model and a teacher"),
     ],
 )  # fmt: skip

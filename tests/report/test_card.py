@@ -9,7 +9,8 @@ from transfuse.report import card, words
 def test_the_card_tells_verdict_table_and_use(tmp_path):
     summary = write_run(tmp_path / "run", n=120)
     text = card.write(tmp_path / "run").read_text()
-    assert text.startswith("# builtin:resnet8\n")
+    assert text.startswith("---\nlibrary_name: transfuse\n")
+    assert "\n---\n\n# builtin:resnet8\n" in text
     for model in summary["models"].values():
         assert words.metric("accuracy", model["metrics"]["accuracy"]) in text
     assert words.verdict(summary).sentence.replace("~", "") in text

@@ -84,7 +84,7 @@ def _pack(rundir: RunDir, staged: Path, repository: str, report: bool) -> None:
 
 def _upload(staged: Path, repository: str, private: bool) -> str:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     api: Any = huggingface_hub.HfApi(library_name="transfuse")
     try:
@@ -92,7 +92,7 @@ def _upload(staged: Path, repository: str, private: bool) -> str:
         done = api.upload_folder(folder_path=str(staged), repo_id=repository, repo_type="model", commit_message="transfuse push")
     except LocalTokenNotFoundError as error:
         raise RunError("the hub doesn't know you", where=repository, fix="log in with: hf auth login") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # its errors of HTTP and of names are children of these
         first = " ".join(str(error).split())[:300]
         raise RunError(
             f"the hub refused: {first}", where=repository, fix="check name, rights and network; nothing here was changed"
