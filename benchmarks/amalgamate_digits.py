@@ -169,7 +169,7 @@ def main(work: Path) -> None:
             found[name].append(amalgamated(work, pair, seed, taught))
             print(seed, name, {key: value for key, value in found[name][-1].items() if key != "specialists"}, flush=True)
     figures = {
-        "sets": f"MNIST at 14x14: {SPECIALISTS:,} pictures for the specialists, {POOL:,} others for the student, {REPORTED:,} test pictures",
+        "sets": f"MNIST at 14x14: {SPECIALISTS:,} pictures for the specialists, {POOL:,} others for the student, {REPORTED:,} to report on",
         "network": NETWORK,
         "train": {"student and joint training": STUDENT, "specialists": "a plain loop of as many steps at that rate"},
         "seeds": list(SEEDS),
