@@ -17,7 +17,8 @@ from transfuse.data import open_data
 from transfuse.errors import TransfuseError
 from transfuse.evaluate.predict import predict
 from transfuse.jobs import finish, fuse
-from transfuse.jobs.context import Live
+from transfuse.jobs.context import Context, Live
+from transfuse.jobs.rundir import RunDir
 from transfuse.models import open_model, save_model
 from transfuse.recipe.load import from_arguments, from_values, load
 
@@ -433,7 +434,7 @@ def test_auto_joins_sources_that_each_know_some_classes_if_a_student_can_learn_t
     listed = {}
     for name, classes in (("low", DIGITS[:6]), ("high", DIGITS[4:])):
         architecture, options, preprocess = make
-        model = open_model(architecture, ModelRequest(outputs=6, input_shape=(1, 8, 8), options=options))
+        model = open_model(architecture, ModelRequest(outputs=6, input_shape=(1, 8, 8), options=options, seed=len(listed)))
         model.preprocess, model.classes, model.pretrained = preprocess, classes, True
         save_model(model, tmp_path / f"{name}.safetensors", {})
         listed[name] = f"file:{tmp_path / name}.safetensors"
@@ -441,3 +442,34 @@ def test_auto_joins_sources_that_each_know_some_classes_if_a_student_can_learn_t
     assert [way.name for way in resolved.how] == ["amalgamate"]
     with pytest.raises(TransfuseError, match=r"(?s)sources.low.*doesn't know 6, 7, 8, 9; how=amalgamate"):
         fuse.check(from_values(values(sources=listed, how="auto")), Silent(), Live())
+
+
+def test_a_source_of_one_logit_is_fused_with_one_of_two_and_shipped_alone_it_opens_again(values, tmp_path):
+    data = open_data("bundled:breast_cancer", DataRequest())
+    inputs, labels = data.preprocess(data.train.raw(torch.arange(len(data.train)))), data.train.labels
+    listed = {}
+    for outputs in (1, 2):
+        model = open_model("builtin:mlp", ModelRequest(outputs=outputs, input_shape=(30,), options={"widths": [8]}, seed=outputs))
+        optimizer = torch.optim.Adam(model.network.parameters(), 0.02)
+        for _ in range(20 * outputs):
+            optimizer.zero_grad()
+            logits = model.network(inputs)
+            pair = torch.cat([torch.zeros_like(logits), logits], 1) if outputs == 1 else logits
+            nn.functional.cross_entropy(pair, labels).backward()
+            optimizer.step()
+        model.preprocess, model.pretrained = data.preprocess, True
+        save_model(model, tmp_path / f"{outputs}.safetensors", {})
+        listed[f"of_{outputs}"] = f"file:{tmp_path / str(outputs)}.safetensors"
+    for how in ("mean_logits", "single"):
+        run = fuse.run(from_values(values(data="bundled:breast_cancer", sources=listed, how=how)))
+        opened = open_model(f"run:{run.path}")
+        said = predict(opened.network, data.test, opened.preprocess)
+        said = torch.cat([torch.zeros_like(said), said], 1) if said.shape[1] == 1 else said
+        assert float((said.argmax(1) == data.test.labels).double().mean()) == run.summary["models"]["student"]["metrics"]["accuracy"]
+        assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
+
+
+def test_several_processes_are_refused(values, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TransfuseError, match="a fusion runs in one process"):
+        fuse.prepare(from_values(values()), Context(RunDir(values()["out"])))

@@ -6,6 +6,7 @@ leaves a file and is skipped where its file is there; resuming a run is running 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -103,6 +104,9 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     Raises:
         TransfuseError: the job would be refused.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        fix = "start it as one process; a student can be taught by several with transfuse distill"
+        raise RecipeError("a fusion runs in one process", where="torchrun", fix=fix)
     context.rundir.refuse_occupied()
     data = open_data_of(recipe, context)
     for warning in data_check.check(data, train_labels=recipe.student is not None):

@@ -57,7 +57,7 @@ def evaluate(context: Context, recipe: FuseRecipe, found: Found, began: float) -
     blocks = {name: summary_of(data, said[name], costs[name], recipe.seed) for name in asks}
     sources: dict[str, Any] = {}
     for name, oracle in panel.oracles.items():
-        said[name] = keep_predictions(context, data, name, oracle.outputs)
+        said[name] = keep_predictions(context, data, name, panel.asking(name))
         sources[name] = summary_of(data, said[name], oracle.cost(threads), recipe.seed)
     labels = data.test.labels.numpy()
     transfer = transfer_summary(data.task, labels, said["student"], said["control"], {name: said[name] for name in sources}, recipe.seed)

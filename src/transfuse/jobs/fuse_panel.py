@@ -73,6 +73,8 @@ class Panel:
         if id(samples) not in self._said:
             said = []
             for name, oracle in self.oracles.items():
+                if oracle.model.module is not None:
+                    oracle.model.module.to(oracle.device)  # measuring costs took it to the CPU
                 answers = oracle.outputs(samples)
                 if not bool(answers.isfinite().all()):
                     wrong = int(torch.nonzero(~answers.isfinite().all(1))[0])
@@ -81,6 +83,11 @@ class Panel:
                 said.append(answers)
             self._said[id(samples)] = torch.stack(said)
         return self._said[id(samples)]
+
+    def asking(self, name: str) -> Callable[[Samples], Tensor]:
+        """A function from samples to what one source says."""
+        place = list(self.sources).index(name)
+        return lambda samples: self.outputs(samples)[place]
 
     def labels(self) -> Tensor:
         """Of the validation part, in the terms of the networks' outputs."""

@@ -21,7 +21,7 @@ from transfuse.jobs.context import Context
 from transfuse.jobs.fuse_features import fuse_features, open_backbones, settled
 from transfuse.jobs.fuse_panel import Panel, Way
 from transfuse.jobs.fuse_sources import Source
-from transfuse.jobs.fuse_weights import inputs_of, mergeable, try_weights
+from transfuse.jobs.fuse_weights import as_model, inputs_of, mergeable, try_weights
 from transfuse.models.ensemble import Rule, ensemble
 from transfuse.recipe.blocks import BudgetBlock
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
@@ -105,8 +105,8 @@ def singles(panel: Panel) -> dict[str, Way]:
     said = panel.outputs(panel.data.val)
     found = {}
     for place, (name, source) in enumerate(panel.sources.items()):
-        way = Way(f"{SINGLE} {name}", said[place], panel.oracles[name].outputs)
-        way.model = source.model if source.model.module is not None else None
+        way = Way(f"{SINGLE} {name}", said[place], panel.asking(name))
+        way.model = as_model(panel, source.member, source.member.model.network) if source.member is not None else None
         found[name] = panel.judge(way)
     return found
 

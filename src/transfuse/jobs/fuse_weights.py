@@ -79,6 +79,7 @@ def alike(panel: Panel) -> list[Member]:
     for name, source in panel.sources.items():
         if source.member is None:
             raise ModelError(f"'{name}' is a table of predictions and has no weights", "how", "fuse outputs instead")
+        source.member.model.network.to("cpu")
         members.append(source.member)
     for one, other in combinations(members, 2):
         what = None
@@ -175,7 +176,7 @@ def inputs_of(panel: Panel) -> Inputs:
 
 
 def as_model(panel: Panel, member: Member, network: nn.Module) -> Model:
-    """A network of the sources' make, with their outputs put in the data's order."""
+    """A network of the sources' make, with their outputs put in the data's order; it is saved and opened like any other."""
     data = panel.data
     plain = replace(member.model, module=network.eval(), notes=[], pretrained=True)
     if member.affine is not None:  # the sources' scaling is not the data's
