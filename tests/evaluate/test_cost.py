@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from transfuse.evaluate.cost import count_macs, measure, tensor_bytes
+from transfuse.evaluate.cost import measure, tensor_bytes
+from transfuse.evaluate.operations import count_macs
 
 
 class Tied(nn.Module):
