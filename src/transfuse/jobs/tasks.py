@@ -195,7 +195,7 @@ def learnt_weights(objectives: Sequence[WeightedObjective]) -> dict[str, float]:
     """exp(-log variance) of each term with a learnt weight, by name."""
     found: dict[str, float] = {}
     for weighted in objectives:
-        variance: Tensor | None = weighted.objective.log_variance  # type: ignore[assignment]
+        variance: Tensor | None = getattr(weighted.objective, "log_variance", None)
         if variance is not None:
             found[weighted.name] = float(torch.exp(-variance.detach()))
     return found

@@ -138,21 +138,45 @@ def train(context: Context, recipe: TogetherRecipe, both: tasks.Both, student: M
     if not chosen and path.exists():
         restore(student, path)
         return {}
-    objectives = tasks.build_terms(recipe, both, student, source_weight)
-    order = tasks.order_of(recipe, both)
-    lesson = Lesson(name, both.pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, stepper=SeveralTasks, order=order)
-    outcome = teach(context, student, both.target, lesson, views_of(recipe.augment))
-    context.keep(f"seconds.{name}", outcome.seconds)
-    if note := control.stopped_note(name, outcome):
-        context.say(note)
-    learnt = tasks.learnt_weights(objectives)
+    alone = context.rundir.control / "student.safetensors"
+    if source_weight == 0 and recipe.control in ("reuse", "train") and alone.exists():
+        about, learnt = {"stopped": "", "best_step": None}, {}
+        restore(student, alone)  # without the source it is the control, which was trained a moment ago
+    else:
+        lesson = lesson_of(context, recipe, both, student, (source_weight, name))
+        outcome = teach(context, student, both.target, lesson, views_of(recipe.augment))
+        context.keep(f"seconds.{name}", outcome.seconds)
+        if note := control.stopped_note(name, outcome):
+            context.say(note)
+        about, learnt = {"stopped": outcome.stopped, "best_step": outcome.best_step}, tasks.learnt_weights(lesson.objectives)
     if ranks.rank() == 0:
         path.parent.mkdir(exist_ok=True)
-        models.save_model(student, path, {"stopped": outcome.stopped, "best_step": outcome.best_step})
+        models.save_model(student, path, about)
         if not chosen:
             Checkpoints(context.rundir.checkpoints / name).clear()
     ranks.barrier()
     return learnt
+
+
+def lesson_of(context: Context, recipe: TogetherRecipe, both: tasks.Both, student: Model, weighted: tuple[Any, str]) -> Lesson:
+    """What one student learns from: both sets, or, where the source weighs nothing, the target alone, in the control's batches.
+
+    A source that weighs nothing is left out of the batches too, since BatchNorm would see it there.
+
+    Args:
+        context: the job.
+        recipe: resolved.
+        both: the data.
+        student: untrained.
+        weighted: the source's weight, and what the training is called.
+    """
+    source_weight, name = weighted
+    objectives = tasks.build_terms(recipe, both, student, source_weight)
+    shared = (recipe.train, recipe.seed, context.rundir.metrics)
+    if source_weight != 0:
+        return Lesson(name, both.pool, objectives, *shared, stepper=SeveralTasks, order=tasks.order_of(recipe, both))
+    target = terms.build(control_objectives(recipe)[0], (), {})
+    return Lesson(name, both.pools[1], [target], *shared, order=tasks.order_of(recipe, both, TargetOrder))
 
 
 def explained(recipe: TogetherRecipe, both: tasks.Both) -> list[str]:
