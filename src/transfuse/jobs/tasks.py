@@ -132,7 +132,7 @@ def _refuse(recipe: TogetherRecipe, both: Both, student: Model) -> None:
     """
     source, target = (len(pool) for pool in both.pools)
     counts = counts_of(source, target, recipe.train.batch_size, share_of(recipe, both))
-    if min(counts) < ranks.world_size() or sum(counts) < 2:
+    if min(counts) < ranks.world_size() or recipe.train.batch_size < 2:
         what = f"a batch of {recipe.train.batch_size} would hold {counts[0]} of the source and {counts[1]} of the target"
         raise RecipeError(what, where="train.batch_size", fix="raise it, or set target_share nearer to 0.5")
     mixing = [name for name in MIXES if getattr(recipe.augment, name)]
