@@ -101,7 +101,7 @@ TASKS = {
         "akamaster_resnet20",
         ("builtin:resnet20", {"width": 0.5, "shortcut": "A"}),
         {name: block for name, block in NARROW.items() if "," not in name},
-        5,
+        3,
         lambda: cifar("cifar10"),
     ),
     "CIFAR-10, ResNet-56 to ResNet-20": Task(
@@ -114,7 +114,7 @@ TASKS = {
             "drop_layers last": {"drop_layers": {"keep": "last"}},
             "drop_layers spread, outputs' scale measured": {"select": {"by": "uniform"}},
         },
-        2,
+        1,
         lambda: cifar("cifar10"),
     ),
     "CIFAR-10 to CIFAR-100, ResNet-20": Task(
@@ -126,7 +126,7 @@ TASKS = {
             "compress_outputs of features": {"compress_outputs": {}},
             "compress_outputs of outputs": {"compress_outputs": {"of": "outputs"}},
         },
-        2,
+        1,
         lambda: cifar("cifar100"),
     ),
 }

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from annotated_types import Gt
 from torch import Tensor, nn
 
 from transfuse.core.grafts import Place, graft
-from transfuse.core.outputs import run
-from transfuse.core.taps import undisturbed
 from transfuse.errors import ModelError
+from transfuse.models.heads._maps import calls_before, dimensions_of
 from transfuse.models.heads.finding import Head
 from transfuse.models.heads.placing import plain_layer
 
 
 class Conv:
-    """Blocks of convolution, BatchNorm and ReLU before the pool, then a single layer.
+    """Blocks of convolution, BatchNorm and SiLU before the pool, then a single layer.
+
+    SiLU and not ReLU, since networks may change their last map in place (DenseNet), which a ReLU's backward pass does not survive.
 
     Where the pool is a module, the blocks stand before it, so that the stages keep their paths; else after the last map.
 
@@ -50,7 +49,7 @@ class Conv:
         blocks: list[nn.Module] = []
         for number in range(self.layers):
             inputs = width if number == 0 else channels
-            blocks += [kinds[0](inputs, channels, self.kernel, padding=self.kernel // 2, bias=False), kinds[1](channels), nn.ReLU()]
+            blocks += [kinds[0](inputs, channels, self.kernel, padding=self.kernel // 2, bias=False), kinds[1](channels), nn.SiLU()]
         layer = head.layer.weight
         for block in blocks:
             block.to(device=layer.device, dtype=layer.dtype)
@@ -64,8 +63,8 @@ def _last_map(network: nn.Module, head: Head, example: Any) -> tuple[str, Place,
     Raises:
         ModelError: no such map is what the network pools.
     """
-    for number, ran in reversed(list(enumerate(calls := _calls(network, head.path, example)))):
-        dimensions = _dimensions(calls[: number + 1])
+    for number, ran in reversed(list(enumerate(calls := calls_before(network, head.path, example)))):
+        dimensions = dimensions_of(calls[: number + 1])
         if _pools(ran.module) and isinstance(ran.given, Tensor) and ran.made.shape[2:].numel() == 1 and dimensions:
             return ran.path, "before", ran.given.shape[1], dimensions
         if dimensions and ran.made.shape[2:].numel() > 1:
@@ -77,45 +76,5 @@ def _last_map(network: nn.Module, head: Head, example: Any) -> tuple[str, Place,
     raise ModelError(what, where="head.conv", fix="take head: linear, mlp or fusion")
 
 
-class _Call(NamedTuple):
-    path: str
-    module: nn.Module
-    given: Any
-    made: Tensor
-
-
-def _calls(network: nn.Module, head: str, example: Any) -> list[_Call]:
-    """The modules that gave a tensor, in the order in which they were done, up to the head."""
-    calls: list[_Call] = []
-    done: list[bool] = []
-
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, given: Any, made: Any) -> None:
-            if path == head:
-                done.append(True)
-            elif not done and isinstance(made, Tensor):
-                calls.append(_Call(path, module, given[0] if given else None, made))
-
-        return hook
-
-    with undisturbed(network), ExitStack() as hooks:
-        for path, module in network.named_modules():
-            if path:
-                hooks.callback(module.register_forward_hook(note(path)).remove)
-        run(network, example)
-    return calls
-
-
 def _pools(module: nn.Module) -> bool:
     return "Pool" in type(module).__name__ and not any(True for _ in module.parameters())
-
-
-def _dimensions(calls: Sequence[_Call]) -> int | None:
-    """Of the positions of the map that the last of these modules gave; None where it gave none, but tokens or a vector."""
-    made = calls[-1].made
-    if made.ndim == 4:
-        return None if made.shape[1] == made.shape[2] < made.shape[3] else 2  # [batch, height, width, channels] is no such map
-    if made.ndim == 3:  # a sequence of channels where a convolution was the last layer with weights, else tokens
-        weighted = (call.module for call in reversed(calls) if isinstance(call.module, (nn.Conv1d, nn.Linear, nn.LayerNorm, nn.Embedding)))
-        return 1 if isinstance(next(weighted, None), nn.Conv1d) else None
-    return None

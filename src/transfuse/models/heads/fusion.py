@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from transfuse.core.grafts import graft
 from transfuse.core.tapped import gathering
-from transfuse.core.taps import AUTO, Taps
+from transfuse.core.taps import AUTO, Tap, Taps
 from transfuse.errors import ModelError
+from transfuse.models.heads._maps import calls_before, dimensions_of
 from transfuse.models.heads.finding import Head
 
 
@@ -39,7 +41,8 @@ class Fusion:
             what = f"'{head.path}' makes outputs for each of several positions, which a layer over pooled stages can't"
             raise ModelError(what, where="head.fusion", fix="take head: linear or mlp")
         gathered = gathering(network, [*found.paths, given], example)
-        gathered.axes = [[2] if _sequence(network, path) else axes for path, axes in zip(gathered.taps, gathered.axes, strict=True)]
+        sequences = _sequences(network, head, example, gathered.taps)
+        gathered.axes = [[2] if sequence else axes for sequence, axes in zip(sequences, gathered.axes, strict=True)]
         shapes = [*found.shapes.items(), (given, (1, head.width))]
         width = sum(
             shape[-1] if axes == [1] and len(shape) == 3 else shape[1] for (_, shape), axes in zip(shapes, gathered.axes, strict=True)
@@ -50,8 +53,9 @@ class Fusion:
         graft(network, head.path, "instead", [layer.to(head.layer.weight) for layer in layers])
 
 
-def _sequence(network: nn.Module, path: str) -> bool:
-    """Whether three dimensions are [batch, channels, positions], as a one-dimensional convolution gives them, rather than tokens."""
-    module = network.get_submodule(path.split("[")[0].split("@")[0])
-    weighted = [layer for layer in module.modules() if isinstance(layer, (nn.Conv1d, nn.Linear, nn.LayerNorm))]
-    return bool(weighted) and isinstance(weighted[-1], nn.Conv1d)
+def _sequences(network: nn.Module, head: Head, example: Tensor, paths: Sequence[str]) -> list[bool]:
+    """Which features are [batch, channels, positions], as a one-dimensional convolution gives them, rather than tokens."""
+    calls = calls_before(network, head.path, example)
+    places = {call.path: number for number, call in enumerate(calls)}  # of a module that ran twice the last one, as taps read it
+    modules = [Tap.parse(path).module for path in paths]
+    return [module in places and dimensions_of(calls[: places[module] + 1]) == 1 for module in modules]
