@@ -1,0 +1,144 @@
+"""Exports of runs: what passes, what fails and is marked, runs that were changed, and predictions with what was shipped."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import transfuse
+from transfuse.cli.main import run as cli
+from transfuse.errors import ExportError, ModelError, RunError
+from transfuse.export import verify
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run on an array file with two exports of its own."""
+    folder = tmp_path_factory.mktemp("made")
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(120, 5)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int64)
+    np.savez(folder / "rows.npz", x_train=inputs[:80], y_train=labels[:80], x_test=inputs[80:], y_test=labels[80:], classes=["no", "yes"])
+    run = transfuse.distill(
+        data=f"arrays:{folder / 'rows.npz'}",
+        student={"source": "builtin:mlp", "options": {"widths": [8]}},
+        objectives=["cross_entropy"],
+        train={"epochs": 3, "batch_size": 16},
+        control="none",
+        cache={"dir": str(folder / "cache")},
+        export=["safetensors", "bf16"],
+        out=folder / "run",
+    )
+    return run, folder
+
+
+def verdict(run, target):
+    return json.loads((run.path / "exports" / target / "verify.json").read_text())
+
+
+def test_a_job_ships_what_its_recipe_asks_for_and_the_report_says_so(made):
+    run, _ = made
+    assert verdict(run, "safetensors")["passed"]
+    assert verdict(run, "safetensors")["samples"] == 40
+    assert verdict(run, "bf16")["bytes"] < verdict(run, "safetensors")["bytes"]
+    assert "Exported files" in run.report.read_text(encoding="utf-8")
+
+
+def test_one_line_opens_runs_exports_and_files(made):
+    run, _ = made
+    inputs = torch.randn(4, 5)
+    export = run.path / "exports" / "safetensors"
+    for source in (run.path, export, export / "student.safetensors", f"run:{run.path}"):
+        assert torch.equal(transfuse.load(source)(inputs), run.student(inputs))
+
+
+def test_the_verb_stays_a_verb_when_its_room_is_imported():
+    import transfuse.export
+
+    assert transfuse.export.__name__ == "export"
+
+
+def test_a_file_that_does_not_pass_is_marked_and_refused(made, monkeypatch):
+    run, folder = made
+    monkeypatch.setattr(verify, "TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match="doesn't pass"):
+        transfuse.export(run, "safetensors", out=folder / "failing")
+    assert (folder / "failing" / "student.failed.safetensors").is_file()
+    assert not (folder / "failing" / "student.safetensors").exists()
+    with pytest.raises(ModelError, match="didn't pass"):
+        transfuse.load(folder / "failing")
+
+
+def changed(made, tmp_path, change):
+    run, _ = made
+    shutil.copytree(run.path, tmp_path / "changed")
+    change(tmp_path / "changed")
+    return tmp_path / "changed"
+
+
+def relabel(path):
+    told = json.loads((path / "student.json").read_text())
+    (path / "student.json").write_text(json.dumps({**told, "classes": ["yes", "no"]}))
+
+
+def without_preprocess(path):
+    told = json.loads((path / "student.json").read_text())
+    (path / "student.json").write_text(json.dumps({**told, "preprocess": None}))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda path: (path / "summary.json").unlink(), RunError, "not finished"),
+        (lambda path: (path / "student.safetensors").unlink(), ModelError, "no student"),
+        (lambda path: (path / "student.safetensors").write_bytes(b"half"), ModelError, "truncated"),
+        (lambda path: (path / "summary.json").write_text("{}"), RunError, "task"),
+        (relabel, RunError, "student answers"),
+        (without_preprocess, RunError, "preprocess"),
+    ],
+)
+def test_a_run_that_is_half_written_or_changed_by_hand_is_refused(made, tmp_path, change, error, said):
+    path = changed(made, tmp_path, change)
+    with pytest.raises(error, match=said):
+        transfuse.export(path, "safetensors")
+
+
+def test_a_finished_run_with_a_target_missing_can_be_resumed(made, tmp_path):
+    path = changed(made, tmp_path, lambda folder: shutil.rmtree(folder / "exports" / "bf16"))
+    transfuse.resume(path)
+    assert json.loads((path / "exports" / "bf16" / "verify.json").read_text())["target"] == "bf16"
+    with pytest.raises(RunError, match="finished"):
+        transfuse.resume(path)
+
+
+def test_a_run_on_objects_ships_from_the_inputs_that_it_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFUSE_CACHE", str(tmp_path / "cache"))
+    inputs, labels = torch.randn(60, 4), torch.randint(0, 2, (60,))
+    run = transfuse.distill(
+        data=((inputs[:40], labels[:40]), (inputs[40:], labels[40:])),
+        student={"source": "builtin:mlp", "options": {"widths": [4]}},
+        objectives=["cross_entropy"],
+        train={"epochs": 1},
+        control="none",
+        out=tmp_path / "run",
+    )
+    transfuse.export(run.path, "safetensors")
+    assert verdict(run, "safetensors")["metric"]["labelled"] == 20
+    kept = np.load(run.path / "samples" / "train.npz")["inputs"]
+    assert len(kept)
+    assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in inputs[:40].tolist()}
+
+
+def test_the_command_refuses_other_peoples_folders_and_unknown_targets(made, tmp_path, capsys):
+    run, _ = made
+    (tmp_path / "notes.txt").write_text("mine")
+    assert cli(["export", str(run.path), "target=safetensors", f"out={tmp_path}"]) == 2
+    assert cli(["export", str(run.path), "target=onx"]) == 2
+    assert cli(["export", "builtin:mlp", "target=safetensors", f"out={tmp_path / 'new'}"]) == 2
+    said = capsys.readouterr().err
+    assert "holds other files" in said
+    assert "did you mean 'onnx'" in said
+    assert "no data" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
