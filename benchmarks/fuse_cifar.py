@@ -218,9 +218,11 @@ def students(work: Path) -> dict[str, Any] | None:
 
 
 def collect(work: Path) -> dict[str, Any]:
-    """The figures of the result file."""
+    """The figures of the result file; `students` is null until two seeds of both are finished."""
     summary = json.loads((work / "auto" / "summary.json").read_text())
     auto = {key: summary["fusion"][key] for key in ("chosen", "best_single", "chosen_by", "ways", "contributions")}
+    for way in auto["ways"]:
+        way.pop("latency_ms")  # other work shared the machine
     name = summary["primary"]["name"]
     return {
         "sources": {name: real_weights.WEIGHTS[file].place for name, file in SOURCES.items()},
