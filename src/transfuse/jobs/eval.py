@@ -172,7 +172,9 @@ def _robustness(context: Context, opened: Opened) -> dict[str, Any] | None:
         return None
     samples, recipe = opened.samples, opened.recipe
     rows = robustness.positions(len(samples), recipe.robustness_samples)
-    networks = {name: (model.network.to(context.device), model.preprocess) for name, model in _networks(opened).items()}
+    networks = {
+        name: (model.network.to(context.device), model.preprocess or opened.data.preprocess) for name, model in _networks(opened).items()
+    }
     found: dict[str, dict[str, list[float]]] = {}
     for name in [robustness.CLEAN, *asked]:
         key = f"robustness.{name}"

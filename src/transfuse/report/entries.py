@@ -141,6 +141,7 @@ def _means(run: RunFiles, label: str) -> list[Entry]:
 def labels_of(paths: Sequence[Path]) -> list[str]:
     """Folders' names, with as many of the folders above as it takes to tell them apart."""
     absolute = [path.absolute() for path in paths]
+    found: list[str] = []
     for depth in range(1, max(len(path.parts) for path in absolute) + 1):
         found = ["/".join(path.parts[-depth:]) for path in absolute]
         if len(set(found)) == len(set(absolute)):
