@@ -9,13 +9,13 @@ from torch import nn
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Silent
-from transfuse.core.types import DataRequest, ModelRequest
+from transfuse.core.types import DataRequest, Model, ModelRequest, Target
 from transfuse.data import open_data
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs import check, distill, resume
 from transfuse.jobs.context import Context, Live
-from transfuse.jobs.initialisation import initialise
-from transfuse.jobs.networks import open_student
+from transfuse.jobs.initialisation import bare, initialise
+from transfuse.jobs.networks import Rescaled, open_student
 from transfuse.jobs.rundir import RunDir
 from transfuse.models import load_weights, open_model, save_model
 from transfuse.recipe.load import from_values
@@ -96,6 +96,30 @@ def test_another_networks_weights_bring_its_way_with_inputs_to_the_student_and_t
     assert moved.share == 1.0
     assert torch.equal(student.network.linear.weight, source.network.linear.weight)
     assert student.pretrained
+
+
+def test_rows_of_the_last_layer_are_in_the_order_of_the_datas_classes(tmp_path):
+    source = open_model("builtin:mlp", ModelRequest(outputs=10, input_shape=(1, 8, 8), options={"widths": [12]}))
+    source.classes = [str(digit) for digit in reversed(range(10))]
+    save_model(source, tmp_path / "m.safetensors", {})
+    recipe = from_values(values(tmp_path, "a", {"copy": {"source": f"file:{tmp_path}/m.safetensors"}}))
+    data = open_data("bundled:digits", DataRequest())
+    student = open_student(recipe.student, data, 0, None)
+    initialise(Context(RunDir(tmp_path / "a")), recipe.student, data, student, 0)
+    assert torch.equal(student.network.linear.weight, source.network.linear.weight.flip(0))
+    assert torch.equal(student.network.linear.bias, source.network.linear.bias.flip(0))
+
+
+def test_targets_in_another_scaling_become_part_of_the_last_layer():
+    inner = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)).eval()
+    given, wanted = Target(["y"], [3.0], [2.0]), Target(["y"], [-1.0], [5.0])
+    around = Rescaled(inner, given, wanted).eval()
+    part = (torch.randn(30, 4), torch.randn(30))
+    data = open_data((part, part), DataRequest())
+    network = bare(Model(around, "x", preprocess=data.preprocess), data)
+    shown = torch.randn(5, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(network(shown), around(shown))
 
 
 @pytest.mark.parametrize(

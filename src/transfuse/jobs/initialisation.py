@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,14 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfuse.core import ranks, seeds
+from transfuse.core.grafts import graft
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.engine.loader import is_labelled
 from transfuse.errors import ModelError, RecipeError, TransfuseError
 from transfuse.fusion.alignment.tracing import Probe, collect, trace
 from transfuse.jobs.context import Context
 from transfuse.jobs.learner import open_source
+from transfuse.jobs.networks import BinaryHead, Rescaled, device_of
 from transfuse.jobs.pools import standardised
 from transfuse.jobs.rundir import write_json
+from transfuse.models.classes import SelectedOutputs
+from transfuse.models.heads.finding import find_heads
+from transfuse.models.heads.placing import plain_layer
 from transfuse.policies import init
 from transfuse.policies.init._scene import SAMPLES, Groups, Moments, Moved, Scene
 from transfuse.recipe.blocks import LearnerBlock
@@ -56,8 +62,9 @@ def initialise(
     key = f"{where}.init.{name}"
     source = source_of(settings["source"], data, teachers or {}, key)
     policy = init.get(name)(**{setting: value for setting, value in settings.items() if setting not in ("source", "least")})
+    network = bare(source, data)
     try:
-        moved = policy(source.network.eval(), student.network.eval(), _scene(data, source, student, seeds.derive(seed, "initialisation")))
+        moved = policy(network, student.network.eval(), _scene(data, (network, source), student, seeds.derive(seed, "initialisation")))
     except TransfuseError as error:
         raise type(error)(error.what, error.where or key, error.fix) from error
     if moved.share < settings["least"] or not moved.numbers[1]:
@@ -65,6 +72,8 @@ def initialise(
         fix = f"give a source of the same architecture, another init, or {key}.least=0 to go on with what fits"
         raise ModelError(what, where=key, fix=fix)
     student.pretrained = True
+    if source.classes and data.classes and source.classes != data.classes and len(source.classes) == len(data.classes):
+        moved.notes.append(f"the source's last layer was made for other classes ({', '.join(source.classes[:3])}, ...)")
     lines = [f"{where}: begins with weights of {source.source} ({name}): {moved.summary()}", *moved.notes]
     context.say("; ".join(lines) + f"\n{moved.table()}")
     if ranks.rank() == 0 and context.rundir.path.is_dir():
@@ -90,7 +99,47 @@ def source_of(value: str | dict[str, Any] | None, data: DataSet, teachers: Mappi
     return model
 
 
-def _scene(data: DataSet, source: Model, student: Model, seed: int) -> Scene:
+def bare(source: Model, data: DataSet) -> nn.Module:
+    """The source's own network on the CPU, in eval mode, without what a job puts around it.
+
+    A choice and order of outputs, and another scaling of targets, become part of its last layer, so that its rows mean what the data mean.
+    """
+    network, around = source.network, []
+    while isinstance(network, (SelectedOutputs, Rescaled, BinaryHead)):
+        around.append(network)
+        network = network.network if isinstance(network, SelectedOutputs) else network.inner
+    if device_of(network).type != "cpu" or around:
+        network = copy.deepcopy(network).to("cpu")
+    network.eval()
+    folded = [wrapper for wrapper in reversed(around) if not isinstance(wrapper, BinaryHead)]
+    if folded:
+        shown = data.train.exact([0, 1], source.preprocess or data.preprocess)
+        head = find_heads(network, shown)[0]
+        weight, bias = head.layer.weight.detach(), None if head.layer.bias is None else head.layer.bias.detach()
+        for wrapper in folded:
+            weight, bias = _folded(wrapper, weight, bias)
+        layer = plain_layer(head, len(weight))
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if bias is not None and layer.bias is not None:
+                layer.bias.copy_(bias)
+        graft(network, head.path, "replace", [layer])
+    return network
+
+
+def _folded(wrapper: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A last layer that does what the wrapper makes of its outputs."""
+    if isinstance(wrapper, SelectedOutputs):
+        rows = wrapper.outputs.cpu()
+        return weight[rows], None if bias is None else bias[rows]
+    assert isinstance(wrapper, Rescaled)
+    factor, shift = wrapper.factor.cpu().reshape(-1), wrapper.shift.cpu().reshape(-1)
+    rescaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    return rescaled, None if bias is None else bias * factor + shift
+
+
+def _scene(data: DataSet, opened: tuple[nn.Module, Model], student: Model, seed: int) -> Scene:
+    network, source = opened
     train = standardised(data.train, data)
     labelled = is_labelled(train.labels).nonzero()[:, 0]
     order = labelled[torch.randperm(len(labelled), generator=seeds.generator(seed, "samples"))]
@@ -100,12 +149,12 @@ def _scene(data: DataSet, source: Model, student: Model, seed: int) -> Scene:
         for rows in order[:samples].split(BATCH):
             yield train.exact(rows, given), train.exact(rows, own), _label_rows(train, rows, data)
 
-    def groups(network: nn.Module) -> Groups:
+    def groups(asked: nn.Module) -> Groups:
         shown = next(batches(2))
-        return trace(network, shown[0] if network is source.module else shown[1]).groups
+        return trace(asked, shown[0] if asked is network else shown[1]).groups
 
-    def moments(network: nn.Module) -> Moments:
-        return moments_of(network, [shown[0] for shown in batches(SAMPLES)])
+    def moments(asked: nn.Module) -> Moments:
+        return moments_of(asked, [shown[0] if asked is network else shown[1] for shown in batches(SAMPLES)])
 
     return Scene(batches, groups, moments, seed)
 

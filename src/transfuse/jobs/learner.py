@@ -85,6 +85,8 @@ def open_source(value: str | dict[str, Any], data: DataSet, where: str) -> Model
     model = models.open_model(block.source, request)
     if block.preprocess is not None:
         model.preprocess = Preprocess.from_dict({"scale": (model.preprocess or data.preprocess).scale, **block.preprocess})
+    if block.classes is not None or (model.classes is not None and sorted(model.classes) == sorted(data.classes)):
+        model = models.fit_to_classes(model, data.classes, block.classes)  # the rows of its last layer in the data's order
     return model
 
 
