@@ -32,6 +32,10 @@ TRAIN: dict[str, Any] = {
 INT8: dict[str, Any] = {"onnx_int8": {"calibration": 500, "calibrate_on": "val"}}
 EXPORTS: list[Any] = ["safetensors", "bf16", "torch_export", "onnx", INT8, {"onnx_dynamic": {"layers": "all"}}]
 INSIDE: dict[str, Any] = {"onnx_int8": {**INT8["onnx_int8"], "preprocess": "graph"}}
+TIMES = (
+    "Other work ran on both cores meanwhile (a load of about 13), so milliseconds are several times what an idle machine takes, and "
+    "whether a latency budget is met can't be read from them; ratios are medians over blocks that took turns, with quartiles."
+)
 ALONE = """
 import json, sys
 import numpy as np, onnxruntime
@@ -77,6 +81,7 @@ def pair(work: Path) -> dict[str, Any]:
     rows |= {path.parent.name: exported(path) for path in sorted((folder / "exports").glob("*/verify.json"))}
     rows["onnx_int8 with preprocessing in the graph"] = exported(work / "inside" / "verify.json")
     return {
+        "times": TIMES,
         "training": TRAIN,
         "pictures": {"training": cifar_pairs.PICTURES, "calibrating": 500, "reporting": summary["models"]["student"]["samples"]},
         "steps along the way": rows,

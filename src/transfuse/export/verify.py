@@ -27,7 +27,7 @@ from transfuse.evaluate.predict import original_units, predict
 TOLERANCE = 1e-4  # largest difference of a float32 file, as a share of the network's largest output
 BLOCKS, BLOCK_SECONDS, FEWEST_CALLS = 9, 0.04, 3
 _BATCH = 64
-FASTER_BY = 0.97  # a ratio of times below this is called faster, above its inverse slower
+SLOWER = 1.03  # a ratio of times above this is called slower, where three blocks in four agree
 
 
 @dataclass
@@ -209,7 +209,7 @@ def remarks(found: Mapping[str, Any], task: TaskName) -> list[str]:
     """What the user should hear of a file that works: that it is slower, or that it decides worse than the network."""
     said = []
     for name, entry in found["latency_ms"]["against"].items():
-        if entry["ratio"] > 1 / FASTER_BY:
+        if entry["ratio"] > SLOWER and entry["quartiles"][0] > 1:
             said.append(f"it is slower than {name}: {entry['ratio']:.2f} times its time for one sample")
     metric = found.get("metric", {})
     if metric.get("loss") and metric["loss"] > 0:
