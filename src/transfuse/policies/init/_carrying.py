@@ -54,7 +54,7 @@ def plan(source: nn.Module, target: nn.Module, scene: Scene, matrix: Matrix, kin
         found, why = other.get(names[name]), ""
         axes: list[list[Stretch]] | None = None
         if found is None:
-            why = f"the source has no {names[name]}"
+            why = "the source has no such tensor" if names[name] == name else f"the source has no {names[name]}"
         elif found.ndim != value.ndim:
             why = "another number of dimensions"
         else:

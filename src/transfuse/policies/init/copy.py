@@ -55,7 +55,7 @@ class Copy:
         values, rows = {}, []
         for name, value in target.state_dict().items():
             found = other.get(name)
-            new, why = (None, f"the source has no {name}") if found is None else _fitted(found, value, name == first)
+            new, why = (None, "the source has no such tensor") if found is None else _fitted(found, value, name == first)
             shapes = (tuple(value.shape), () if found is None else tuple(found.shape))
             if new is None or found is None:
                 rows.append(Row(name, "left", "", *shapes, why))

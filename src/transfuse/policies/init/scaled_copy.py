@@ -39,7 +39,7 @@ class ScaledCopy:
         for name, value in target.state_dict().items():
             part = leading_part(other[name], tuple(value.shape)) if name in other else None
             if part is None:
-                why = "the source's is smaller" if name in other else f"the source has no {name}"
+                why = "the source's is smaller" if name in other else "the source has no such tensor"
                 rows.append(Row(name, "left", "", tuple(value.shape), tuple(other[name].shape) if name in other else (), why))
                 continue
             values[name] = part * self.alpha if name in parameters else part
