@@ -25,6 +25,13 @@ from transfuse.report import card, page
 
 Ask = Callable[[Samples], Tensor]
 GALLERY = 256  # raw test inputs kept for galleries
+TOLD = (
+    "stages",  # beside or before the last one: by objective, its kind, steps and seconds
+    "finetune",  # the policy, its phases and groups, the learning rate, what was averaged
+    "extract",  # the features, the head, and how its settings were chosen
+    "together",  # the source's weight, and how it was chosen
+)
+"""figures that jobs keep in their ledger for summary.json"""
 
 
 def evaluate(
@@ -75,14 +82,7 @@ def evaluate(
         },
         "budget": budget(recipe, models["student"]),
     }
-    if "stages" in ledger:
-        summary["stages"] = ledger["stages"]  # beside or before the last one: by objective, its kind, steps and seconds
-    if "finetune" in ledger:
-        summary["finetune"] = ledger["finetune"]  # the policy, its phases and groups, the learning rate, what was averaged
-    if "extract" in ledger:
-        summary["extract"] = ledger["extract"]  # the features, the head, and how its settings were chosen
-    if "together" in ledger:
-        summary["together"] = ledger["together"]  # the source's weight, and how it was chosen
+    summary |= {key: ledger[key] for key in TOLD if key in ledger}
     if source_test is not None:
         summary["source_test"] = {name: on_source(data, source_test, model, recipe.seed) for name, model in trained.items()}
     if recipe.samples:
