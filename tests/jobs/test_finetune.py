@@ -21,6 +21,8 @@ from transfuse import policies
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import check, distill, finetune, finish, phases, rate_finder, resume, seeds
 from transfuse.recipe.load import from_values, load
+from transfuse.report import finetuning, series_page, words
+from transfuse.report.collect import collect
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["transfuse.jobs.finetune", "transfuse.jobs.resume"])
@@ -194,7 +196,7 @@ def test_the_control_is_the_same_network_from_scratch_and_stands_for_all_policie
     assert low <= summary["transfer"]["gain"] <= high
 
 
-def test_a_start_that_does_harm_is_called_negative_transfer(values, data, tmp_path, looks_at_the_page):
+def test_a_start_that_does_harm_is_called_negative_transfer(values, data, tmp_path):
     """Weights that say nothing, of which a probe can't learn, against the same network from scratch."""
     scrambled = transfuse.load(Path(values()["model"].removeprefix("run:")))
     with torch.no_grad():
@@ -207,10 +209,11 @@ def test_a_start_that_does_harm_is_called_negative_transfer(values, data, tmp_pa
         full, scrambled, "probe", train=train, out=tmp_path / "harm", cache={"dir": str(tmp_path / "own")}, samples=False
     )
     assert found.summary["transfer"]["gain_interval"][1] < 0
-    assert "Negative transfer: the student does worse than its control" in found.report.read_text()
+    assert words.verdict(found.summary).sentence.startswith("Negative transfer: the student does worse than its control")
 
 
-def test_seeds_repeat_the_whole_job_and_pair_student_with_control(values, looks_at_the_page):
+def test_seeds_repeat_the_whole_job_and_pair_student_with_control(values, monkeypatch):
+    monkeypatch.setattr(series_page, "write", lambda path: None)
     found = seeds.run(from_values(values(control="reuse", seeds=2, policy="probe")))
     summary = found.summary
     gains = [entry["transfer"]["gain"] for entry in summary["runs"]]
@@ -235,15 +238,18 @@ def newest(out: Path) -> int:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"policy": {"gradual": {"until": 0.6}}, "average": "greedy_soup"}, {"policy": {"lp_ft": {"share": 0.4}}, "average": "wise_ft"}],
+    [
+        {"policy": {"gradual": {"until": 0.6}}, "average": "greedy_soup"},
+        {"policy": {"lp_ft": {"share": 0.4}}, "average": "wise_ft", "objectives": ["cross_entropy", "co_tuning"]},
+    ],
     ids=["gradual", "lp_ft"],
 )
 def test_a_run_that_is_killed_in_the_middle_of_its_schedule_ends_with_the_same_bits(values, changes):
-    train = {**TRAIN, "steps": 16, "checkpoint_seconds": 0, "ema": 0.9, "evaluate_every": 1.0}
+    train = {**TRAIN, "steps": 12, "checkpoint_seconds": 0, "ema": 0.9, "evaluate_every": 1.0}
     whole, killed = (values(train=train, augment={"crop": 1, "views": 3}, **changes) for _ in range(2))
     run(whole)
     out, kills = Path(killed["out"]), 0
-    for goal in (4, 10, 1000):
+    for goal in (3, 8, 1000):
         process = PROCESSES.Process(target=work, args=(killed,))
         process.start()
         while process.is_alive() and newest(out) < goal:
@@ -257,13 +263,14 @@ def test_a_run_that_is_killed_in_the_middle_of_its_schedule_ends_with_the_same_b
     assert (out / "metrics.jsonl").read_text() == (Path(whole["out"]) / "metrics.jsonl").read_text()
 
 
-def test_the_learning_rate_is_found_on_training_samples_and_leaves_no_trace_in_the_weights(values, looks_at_the_page):
+def test_the_learning_rate_is_found_on_training_samples_and_leaves_no_trace_in_the_weights(values):
     found = run(values(lr="auto", policy="lp_ft", control="train"))
     known = json.loads((found.path / "lr_finder/student.json").read_text())
     assert found.summary["finetune"]["lr"] == known["lr"]
     assert 1e-5 < known["lr"] < 1
     assert (found.path / "lr_finder/control.json").exists()
-    assert "Learning-rate range test of the student" in found.report.read_text()
+    captions = [caption for caption, drawn in finetuning.figures(collect(found.path)) if drawn]
+    assert "Learning-rate range test of the student" in captions
     assert not list((found.path / "checkpoints").glob("*range*/*.pt"))
     given = run(values(lr=known["lr"], policy="lp_ft"))
     assert same(weights(found.path), weights(given.path))
@@ -282,7 +289,7 @@ def test_a_range_test_takes_the_rate_of_the_steepest_fall():
     assert len(rate_finder.judged([2.0, 1.9, float("nan"), 1.0])["curve"]) == 2
 
 
-def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values, looks_at_the_page):
+def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values):
     made = values(depth="auto", train={**TRAIN, "steps": 30})
     found = run(made)
     known = json.loads((found.path / "depth.json").read_text())
@@ -293,9 +300,8 @@ def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values, loo
     assert last[chosen] == max(last.values())
     assert found.summary["finetune"]["policy"] == known["chosen"]
     assert any(f"depth: {chosen} is taken" in note for note in notes(found.path))
-    page = found.report.read_text()
-    assert "Policies tried, round 1" in page
-    assert "Policies tried, round 2" in page
+    captions = [caption for caption, drawn in finetuning.figures(collect(found.path)) if drawn]
+    assert [caption.split(":")[0] for caption in captions] == ["Policies tried, round 1", "Policies tried, round 2"]
     (found.path / "summary.json").unlink()
     before = weights(found.path)
     (found.path / "student.safetensors").unlink()
@@ -393,6 +399,7 @@ def test_a_frozen_model_with_nothing_to_train_is_refused_before_training(tmp_pat
         ({"objectives": ["cross_entropy", "mcc"]}, "a source and a target domain"),
         ({"objectives": ["cross_entropy", {"delta": {"teacher_tap": "nowhere"}}]}, "nowhere"),
         ({"objectives": ["cross_entropy", "bi_tuning"]}, "compares two views"),
+        ({"policy": "lp_ft", "train": {"steps": 1}}, "can't be shared by 2 phases"),
         ({"policy": "bitfit", "batchnorm": "frozen", "train": {"stop": {"metric": "accurracy"}}}, "did you mean 'accuracy'"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",

@@ -21,9 +21,8 @@ from transfuse.jobs import rate_finder
 from transfuse.jobs.context import Context, read_figures
 from transfuse.jobs.phases import asked_live, follow
 from transfuse.jobs.pools import standardised
-from transfuse.jobs.pretrained import course_of, objectives_of, open_network, start_of
+from transfuse.jobs.pretrained import course_of, objectives_of, obtain_objectives, open_network
 from transfuse.jobs.rundir import RunDir, write_json
-from transfuse.jobs.terms import connected
 from transfuse.jobs.training import Lesson, order_of, steps_of, views_of
 from transfuse.recipe.finetune import DepthBlock, FinetuneRecipe
 
@@ -161,9 +160,7 @@ def _trial(
         rate = recipe.lr
     lesson = replace(lesson, train=rate_finder.with_rate(train, rate))
     model = open_network(recipe, data, inner)
-    objectives = objectives_of(recipe, inner)
-    start = start_of(recipe, data, inner, objectives)
-    objectives, _ = connected(objectives, model, start, data, recipe.seed)
+    objectives, start = obtain_objectives(inner, recipe, data, model)
     lesson = replace(lesson, objectives=objectives, teachers=asked_live(start, inner, recipe.train) if start else None)
     course = course_of(policy, model, data, recipe.seed, recipe.batchnorm)
     follow(inner, recipe, model, course, data, lesson, views)

@@ -14,10 +14,10 @@ from torch import Tensor
 from transfuse import models
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
-from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
+from transfuse.core.types import DataSet, Model, Samples
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.jobs import averages, control, depth, export, finish, opening, phases, pretrained, probing, rate_finder, stages, terms
+from transfuse.jobs import averages, control, depth, export, finish, opening, phases, pretrained, rate_finder, stages, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.networks import restore
 from transfuse.jobs.pools import standardised
@@ -108,7 +108,7 @@ def obtain_student(context: Context, recipe: FinetuneRecipe, policy: Mapping[str
     views, name = views_of(recipe.augment), next(iter(policy))
     rate = found_rate(context, recipe, policy, data, pool) if recipe.lr == "find" else recipe.lr
     train = rate_finder.with_rate(recipe.train, rate)
-    objectives, start = obtain_objectives(context, recipe, data, student)
+    objectives, start = pretrained.obtain_objectives(context, recipe, data, student)
     teachers = phases.asked_live(start, context, train) if start else None
     lesson = Lesson("student", pool, objectives, train, recipe.seed, context.rundir.metrics, teachers, snapshots=recipe.snapshots)
     origin = {key: value.detach().clone() for key, value in student.network.state_dict().items()}
@@ -129,24 +129,6 @@ def obtain_student(context: Context, recipe: FinetuneRecipe, policy: Mapping[str
             keep_views(context.rundir, recipe.augment, pool)
     ranks.barrier()
     return student
-
-
-def obtain_objectives(
-    context: Context, recipe: FinetuneRecipe, data: DataSet, student: Model
-) -> tuple[list[WeightedObjective], dict[str, Model]]:
-    """Terms that know the network they look at, and the network that it started as, where a term asks it."""
-    objectives = pretrained.objectives_of(recipe, context)
-    start = pretrained.start_of(recipe, data, context, objectives)
-    for model in start.values():
-        model.network.to(context.device)
-    objectives, notes = terms.connected(objectives, student, start, data, recipe.seed)
-    for note in notes:
-        context.say(note)
-    begun = [Checkpoints(path).load()[0] is not None for path in context.rundir.checkpoints.glob("student*")]
-    if not any(begun):  # else what was measured lies in the checkpoint
-        probing.probe(context, data, standardised(data.train, data), student, start, objectives, recipe.seed)
-    student.network.to("cpu")
-    return objectives, start
 
 
 def found_rate(context: Context, recipe: FinetuneRecipe, policy: Mapping[str, Any], data: DataSet, pool: Samples) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from transfuse.core.heads import read_ending
 from transfuse.core.policy import Phase
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Mixture, Stepper, Teacher, Views
-from transfuse.core.types import DataSet, Model
+from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.data.samples import ArraySamples
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.loop import Outcome
@@ -28,6 +28,7 @@ from transfuse.jobs.context import Context
 from transfuse.jobs.features import Extractor
 from transfuse.jobs.networks import example, restore
 from transfuse.jobs.pretrained import Course
+from transfuse.jobs.stages import with_minutes_left
 from transfuse.jobs.training import Lesson, order_of, steps_of, teach
 from transfuse.recipe.finetune import FinetuneRecipe
 
@@ -66,30 +67,49 @@ def follow(context: Context, recipe: FinetuneRecipe, model: Model, course: Cours
     """
     steps = steps_of(lesson.train, order_of(lesson))
     told: list[dict[str, Any]] = []
-    begun, begin, spent = None, 0, 0.0
-    for number, phase in enumerate(course.phases):
-        last = number == len(course.phases) - 1
-        end = steps if last else min(max(begin + round(phase.share * steps), begin + 1), steps - 1)
-        part = replace(lesson, begin=begin, end=end, stage="" if last else phase.name, pace=_pace(recipe, course, phase))
+    begun, begin = None, 0
+    for number, phase in enumerate(course.phases[:-1]):
+        end = min(max(begin + round(phase.share * steps), begin + 1), steps - 1)
+        train = with_minutes_left(lesson.train, _seconds(told))
+        part = replace(lesson, begin=begin, end=end, stage=phase.name, train=train, objectives=labels_alone(lesson.objectives))
         marker = context.rundir.path / f"{lesson.name}.{phase.name}.safetensors"
-        if not last and marker.exists():
+        if marker.exists():
             restore(model, marker)
         else:
-            outcome, remembered = _phase(context, recipe, model, course, data, part, views, phase)
-            spent += outcome.seconds
-            about = {"name": phase.name or "all", "steps": end - begin, "seconds": round(outcome.seconds, 3), "features": remembered}
-            context.keep(f"phase.{lesson.name}.{number}", about)
-            if not last:
-                if ranks.rank() == 0:
-                    models.save_model(model, marker, {"phase": phase.name})
-                ranks.barrier()
+            _phase(context, recipe, model, course, data, replace(part, pace=_pace(recipe, course, phase)), views, number)
+            if ranks.rank() == 0:
+                models.save_model(model, marker, {"phase": phase.name})
+            ranks.barrier()
         told.append(context.ledger.get(f"phase.{lesson.name}.{number}", {}))
-        if not last:
-            begun = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
+        begun = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
         begin = end
+    number, phase = len(course.phases) - 1, course.phases[-1]
+    train = with_minutes_left(lesson.train, _seconds(told))
+    part = replace(lesson, begin=begin, end=steps, train=train, pace=_pace(recipe, course, phase))
+    outcome = _phase(context, recipe, model, course, data, part, views, number)
+    told.append(context.ledger.get(f"phase.{lesson.name}.{number}", {}))
     for parameter in model.network.parameters():
         parameter.requires_grad_(True)
-    return Taught(replace(outcome, seconds=sum(part.get("seconds", 0.0) for part in told) or spent), told, begun)
+    return Taught(replace(outcome, seconds=_seconds(told)), told, begun)
+
+
+def labels_alone(objectives: Sequence[WeightedObjective]) -> list[WeightedObjective]:
+    """The terms of a phase before the last one: those that look at outputs and labels and learn nothing themselves; else all.
+
+    What an objective learns in such a phase would be lost where a run is resumed behind it.
+    """
+    plain = [weighted for weighted in objectives if _is_plain(weighted)]
+    return plain or list(objectives)
+
+
+def _is_plain(weighted: WeightedObjective) -> bool:
+    card = weighted.card
+    apart = not weighted.teachers and not weighted.student_taps and not list(weighted.objective.parameters())
+    return apart and card.level == "sample" and set(card.needs) <= {"labels", "hard_labels"}
+
+
+def _seconds(told: Sequence[Mapping[str, Any]]) -> float:
+    return sum(part.get("seconds", 0.0) for part in told)
 
 
 def _pace(recipe: FinetuneRecipe, course: Course, phase: Phase) -> Callable[[Stepper], Stepper]:
@@ -97,15 +117,20 @@ def _pace(recipe: FinetuneRecipe, course: Course, phase: Phase) -> Callable[[Ste
 
 
 def _phase(
-    context: Context, recipe: FinetuneRecipe, model: Model, course: Course, data: DataSet, lesson: Lesson, views: Views, phase: Phase
-) -> tuple[Outcome, bool]:
-    """One phase, and whether it ran on remembered features."""
-    path = None
+    context: Context, recipe: FinetuneRecipe, model: Model, course: Course, data: DataSet, lesson: Lesson, views: Views, number: int
+) -> Outcome:
+    """One phase; what it was is remembered for the summary."""
+    phase, path = course.phases[number], None
     if phase.head_alone and recipe.batchnorm != "train":
         path = head_on_features(model, course, data, lesson, views)
     if path is None:
-        return teach(context, model, data, lesson, views), False
-    return _on_features(context, recipe, model, data, lesson, views, path), True
+        outcome = teach(context, model, data, lesson, views)
+    else:
+        outcome = _on_features(context, recipe, model, data, lesson, views, path)
+    steps = (steps_of(lesson.train, order_of(lesson)) if lesson.end is None else lesson.end) - lesson.begin
+    about = {"name": phase.name or "all", "steps": steps, "seconds": round(outcome.seconds, 3), "features": path is not None}
+    context.keep(f"phase.{lesson.name}.{number}", about)
+    return outcome
 
 
 def head_on_features(model: Model, course: Course, data: DataSet, lesson: Lesson, views: Views) -> str | None:
@@ -114,10 +139,7 @@ def head_on_features(model: Model, course: Course, data: DataSet, lesson: Lesson
     That is so where the head is one linear layer that makes the outputs, every term looks at outputs and labels alone, samples are not
     mixed, and views repeat often enough for remembering to pay.
     """
-    plain = all(
-        not weighted.teachers and not weighted.student_taps and weighted.card.level == "sample" and set(weighted.card.needs) <= {"labels"}
-        for weighted in lesson.objectives
-    )
+    plain = all(map(_is_plain, lesson.objectives))
     count = views.views
     nobody = torch.zeros(1, dtype=torch.int64)
     if not plain or count is None or ranks.active() or views.mixture(nobody, nobody, 2) is not None:

@@ -16,14 +16,16 @@ from transfuse.core.policy import Group, Phase
 from transfuse.core.stages import stages_of
 from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.data import check
+from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.order import Order
 from transfuse.errors import ModelError, RecipeError
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, export, opening, terms
+from transfuse.jobs import control, export, opening, probing, terms
 from transfuse.jobs.context import Context
 from transfuse.jobs.features import open_backbone
 from transfuse.jobs.initialisation import initialise
 from transfuse.jobs.networks import count_outputs, example, initial_seed, open_student, request_for
+from transfuse.jobs.pools import standardised
 from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.jobs.scratch import from_scratch
 from transfuse.jobs.training import steps_of
@@ -31,6 +33,8 @@ from transfuse.models.groups import layer_groups
 from transfuse.models.surgery import head_parameters, replace_head
 from transfuse.recipe.finetune import START, DepthBlock, FinetuneRecipe
 from transfuse.recipe.resolve import resolve, sentences
+
+_ASKED_LIVE = {"teacher.logits", "teacher.logits.dense", "teacher.features"}  # needs that a look at the network before training can't meet
 
 
 @dataclass
@@ -181,9 +185,12 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
     refuse_augmentation(recipe.augment, data)
     refuse_unwritable(Path(recipe.cache.dir))
     tried = recipe.depth.candidates if recipe.depth is not None else [recipe.policy]
+    renamed = False
     for policy in tried:
         trial = replace(model, **_copied(model))
         course = course_of(policy, trial, data, recipe.seed, recipe.batchnorm)
+        renamed = renamed or trial.network.state_dict().keys() != model.network.state_dict().keys()
+        _refuse_short(recipe, data, course)
     if recipe.average is not None:
         _refuse_average(recipe, model, course, tried)
     objectives = objectives_of(recipe, context, copy.deepcopy(dict(context.live.objectives)))
@@ -191,6 +198,9 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
         if stages_of(weighted.objective):
             what = "is trained in stages of its own, which policies have too"
             raise RecipeError(what, where=f"objectives.{weighted.name}", fix="use it in a distill, or leave it out")
+        if renamed and weighted.card.level == "parameters":
+            what = "holds on to weights that the policy's adapters leave as they are"
+            raise RecipeError(what, where=f"objectives.{weighted.name}", fix="leave it out, or choose another policy")
     copied = replace(model, **_copied(model))
     terms.connected(objectives, copied, start_of(recipe, data, context, objectives), data, recipe.seed)
     if recipe.control in ("reuse", "train"):
@@ -199,15 +209,26 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
         _refuse_depth(recipe, recipe.depth, data)
 
 
+def _refuse_short(recipe: FinetuneRecipe, data: DataSet, course: Course) -> None:
+    steps = steps_of(recipe.train, _order(recipe, data))
+    if steps < len(course.phases):
+        what = f"{steps} step{'s' if steps != 1 else ''} can't be shared by {len(course.phases)} phases"
+        raise RecipeError(what, where="train", fix="train for more steps, or choose a policy of one phase")
+
+
+def _order(recipe: FinetuneRecipe, data: DataSet) -> Order:
+    return Order(len(data.train), min(recipe.train.batch_size, len(data.train)), recipe.seed)
+
+
 def _refuse_depth(recipe: FinetuneRecipe, depth: DepthBlock, data: DataSet) -> None:
-    labels, size = data.train.labels, len(data.train)
+    labels = data.train.labels
     if depth.folds is not None and not labels.is_floating_point():
         least = int(labels[labels >= 0].bincount(minlength=len(data.classes)).min())
         if least < depth.folds:
             samples = f"{least} training sample{'s' if least != 1 else ''}"
             what = f"a class has only {samples}, which can't be dealt into {depth.folds} folds"
             raise RecipeError(what, where="depth.folds", fix="fewer folds, or null to compare on the validation part")
-    depth.rounds(steps_of(recipe.train, Order(size, min(recipe.train.batch_size, size), recipe.seed)))
+    depth.rounds(steps_of(recipe.train, _order(recipe, data)))
 
 
 def _copied(model: Model) -> dict[str, Any]:
@@ -232,3 +253,24 @@ def objectives_of(recipe: FinetuneRecipe, context: Context, live: Mapping[str, n
     assert isinstance(recipe.objectives, list)
     given = context.live.objectives if live is None else live
     return [terms.build(block, (START,), given) for block in recipe.objectives]
+
+
+def obtain_objectives(
+    context: Context, recipe: FinetuneRecipe, data: DataSet, model: Model
+) -> tuple[list[WeightedObjective], dict[str, Model]]:
+    """Terms that know the network they look at, and the network that it started as, where a term asks it in every step.
+
+    What an objective measures before training is measured unless the last phase has begun: then it lies in its checkpoint.
+    """
+    objectives = objectives_of(recipe, context)
+    start = start_of(recipe, data, context, objectives)
+    for asked in start.values():
+        asked.network.to(context.device)
+    objectives, notes = terms.connected(objectives, model, start, data, recipe.seed)
+    for note in notes:
+        context.say(note)
+    if Checkpoints(context.rundir.checkpoints / "student").load()[0] is None:
+        probing.probe(context, data, standardised(data.train, data), model, start, objectives, recipe.seed)
+    model.network.to("cpu")
+    objectives = [weighted if _ASKED_LIVE & set(weighted.card.needs) else replace(weighted, teachers=()) for weighted in objectives]
+    return objectives, start if any(weighted.teachers for weighted in objectives) else {}
