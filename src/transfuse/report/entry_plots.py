@@ -24,9 +24,9 @@ _MOST_BINNED = 6  # models in a calibration figure
 _FEWEST = 5  # samples in a bin that is drawn
 
 
-def _style(entry: Entry, **more: Any) -> dict[str, Any]:
+def _style(entry: Entry, size: float, line: float) -> dict[str, Any]:
     shade, marker = entry.look
-    return {"color": colour(shade), "marker": marker, **more}
+    return {"color": colour(shade), "marker": marker, "markersize": size, "linewidth": line}
 
 
 def _legend(axes: Axes, entries: Sequence[Entry]) -> None:
@@ -66,7 +66,7 @@ def dots(entries: Sequence[Entry]) -> Markup | None:
         value = factor * (entry.value or 0.0)
         low, high = (factor * bound for bound in entry.interval or [value / factor] * 2)
         spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
-        axes.errorbar([value], [height], xerr=spread, markersize=6, capsize=2.5, linewidth=1.3, **_style(entry))
+        axes.errorbar([value], [height], xerr=spread, capsize=2.5, **_style(entry, 6, 1.3))
     axes.set_yticks(range(len(shown))[::-1], clipped([entry.label for entry in shown], 26))
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel(axis_title(name))
@@ -101,7 +101,7 @@ def pareto(entries: Sequence[Entry], cost: str) -> Markup | None:
         low, high = (factor * bound for bound in entry.interval or [value / factor] * 2)
         spread = [[max(0.0, value - low)], [max(0.0, high - value)]] if len(shown) <= MOST_LOOKS else None
         label = _name(entry) if len(shown) <= MOST_LOOKS else None
-        look = _style(entry, markersize=7 if label else 5, linewidth=1.1, capsize=2.5)
+        look = {**_style(entry, 7 if label else 5, 1.1), "capsize": 2.5}
         axes.errorbar([price], [value], yerr=spread, label=label, **look)
     if len(shown) > MOST_LOOKS:
         _name_front(axes, shown, points, front)
@@ -173,7 +173,7 @@ def calibration(entries: Sequence[Entry]) -> Markup | None:
     axes.plot([0, 100], [0, 100], color=colour("muted"), linewidth=1, linestyle="--")
     for entry, bins in shown:
         filled = bins.count >= _FEWEST
-        look = _style(entry, markersize=4, linewidth=1.3)
+        look = _style(entry, 4, 1.3)
         axes.plot(100 * bins.confidence[filled], 100 * bins.accuracy[filled], label=_name(entry), **look)
     axes.set_xlabel("confidence of the prediction (%)")
     axes.set_ylabel("accuracy (%)")
@@ -191,7 +191,7 @@ def corrupted(entries: Sequence[Entry], kind: str | None = None) -> Markup | Non
         values = _by_severity(found, kind)
         if values:
             label = _name(entry)
-            axes.plot(range(len(values)), [100 * value for value in values], label=label, **_style(entry, markersize=4, linewidth=1.4))
+            axes.plot(range(len(values)), [100 * value for value in values], label=label, **_style(entry, 4, 1.4))
     axes.set_xlabel("severity")
     axes.set_xticks(range(6))
     axes.set_ylabel("error (%)")
