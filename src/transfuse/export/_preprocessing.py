@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,10 +31,16 @@ class _Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
         return name
 
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str, attributes: Mapping[str, Any] | None = None) -> str:
         output = f"preprocess/{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **(attributes or {})))
         return output
+
+    def cast(self, value: str, kind: int) -> str:
+        return self.add("Cast", value, attributes={"to": kind})
+
+    def joined(self, first: str, second: str) -> str:
+        return self.add("Concat", first, second, attributes={"axis": 0})
 
 
 def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, opset: int, ir_version: int) -> ModelProto:
@@ -45,7 +53,7 @@ def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, 
         opset, ir_version: of the network that it is joined with.
     """
     build = _Builder()
-    value = INPUT if floats else build.add("Cast", INPUT, to=TensorProto.FLOAT)
+    value = INPUT if floats else build.cast(INPUT, TensorProto.FLOAT)
     given: list[Any] = ["batch", *shape]
     if len(shape) == 3:
         given[1] = preprocess.channels or shape[0]
@@ -82,10 +90,9 @@ def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool) -
     assert preprocess.size is not None
     goal = (round(preprocess.size[0] / preprocess.crop), round(preprocess.size[1] / preprocess.crop))
     shape = build.add("Shape", value)
-    height, width = (
-        build.add("Cast", build.add("Slice", shape, *(build.constant([i], np.int64) for i in (axis, axis + 1))), to=TensorProto.DOUBLE)
-        for axis in (2, 3)
-    )
+    bounds = [build.constant([place], np.int64) for place in (2, 3, 4)]
+    sides = (build.add("Slice", shape, first, last) for first, last in pairwise(bounds))
+    height, width = (build.cast(side, TensorProto.DOUBLE) for side in sides)
     if preprocess.resize == "crop_first":
         value = _slice(build, value, *_frame(build, height, width, preprocess))
         return _resize(build, value, build.constant(preprocess.size, np.int64), preprocess, rounded)
@@ -94,8 +101,8 @@ def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool) -
     else:
         factors = [build.add("Div", build.constant([side], np.float64), have) for side, have in zip(goal, (height, width), strict=True)]
         factor = build.add("Max", *factors)
-        scaled = build.add("Round", build.add("Mul", build.add("Concat", height, width, axis=0), factor))
-        sizes = build.add("Cast", build.add("Max", scaled, build.constant(preprocess.size, np.float64)), to=TensorProto.INT64)
+        scaled = build.add("Round", build.add("Mul", build.joined(height, width), factor))
+        sizes = build.cast(build.add("Max", scaled, build.constant(preprocess.size, np.float64)), TensorProto.INT64)
     value = _resize(build, value, sizes, preprocess, rounded)
     side = build.constant(preprocess.size, np.int64)
     first = build.add("Div", build.add("Sub", sizes, side), build.constant([2, 2], np.int64))
@@ -108,10 +115,10 @@ def _frame(build: _Builder, height: str, width: str, preprocess: Preprocess) -> 
     crop, one = build.constant([preprocess.crop], np.float64), preprocess.size[0] / preprocess.size[1]
     part_height = build.add("Mul", build.add("Min", height, build.add("Mul", width, build.constant([one], np.float64))), crop)
     part_width = build.add("Mul", build.add("Min", width, build.add("Mul", height, build.constant([1 / one], np.float64))), crop)
-    whole, part = build.add("Concat", height, width, axis=0), build.add("Concat", part_height, part_width, axis=0)
+    whole, part = build.joined(height, width), build.joined(part_height, part_width)
     two = build.constant([2.0, 2.0], np.float64)
     edges = (build.add("Div", build.add(operator, whole, part), two) for operator in ("Sub", "Add"))
-    first, last = (build.add("Cast", build.add("Round", edge), to=TensorProto.INT64) for edge in edges)
+    first, last = (build.cast(build.add("Round", edge), TensorProto.INT64) for edge in edges)
     return first, last
 
 
@@ -122,7 +129,7 @@ def _slice(build: _Builder, value: str, first: str, last: str) -> str:
 def _resize(build: _Builder, value: str, sizes: str, preprocess: Preprocess, rounded: bool) -> str:
     """To so many pixels; 8-bit pictures stay whole numbers from 0 to 255."""
     batch = build.add("Slice", build.add("Shape", value), build.constant([0], np.int64), build.constant([2], np.int64))
-    value = build.add("Resize", value, "", "", build.add("Concat", batch, sizes, axis=0), **_MODES[preprocess.interpolation])
+    value = build.add("Resize", value, "", "", build.joined(batch, sizes), attributes=_MODES[preprocess.interpolation])
     if not rounded:
         return value
     return build.add("Clip", build.add("Round", value), build.constant(0, np.float32), build.constant(255, np.float32))
