@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.fusion.networks import MEMBERS, fused, member_of
+from tests.core.fused_networks import MEMBERS, fused, member_of
 from transfuse.core.fused import Affine, Origin, backbone, described
 from transfuse.core.heads import read_ending
 from transfuse.core.preprocess import Preprocess

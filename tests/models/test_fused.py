@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from tests.core.fused_networks import fused
 from tests.core.test_fused import RAW
-from tests.fusion.networks import fused
 from transfuse.core.fused import described
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import Model, ModelRequest
