@@ -105,7 +105,8 @@ def fashion(work: Path, seed: int) -> dict[str, Any]:
         finished(place / name, distill, {"job": "distill", "student": network, **plain, **shared})
     sources = {name: f"run:{place / name}" for name in NETWORKS}
     ways = [f"features.{rule}" for rule in RULES]
-    summary = finished(place / "fused", fuse, {"job": "fuse", "sources": sources, "how": ways, "features": {"train": HEADS}, **shared})
+    features = {"train": HEADS, "contributions": seed == SEEDS[0]}  # every set of sources has a head of its own, so once is enough
+    summary = finished(place / "fused", fuse, {"job": "fuse", "sources": sources, "how": ways, "features": features, **shared})
     found = summary["fusion"]
     accuracy = {name: 100 * block["metrics"]["accuracy"] for name, block in summary["models"].items()}
     rows = {row["name"]: row for row in found["ways"]}
