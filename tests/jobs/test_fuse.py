@@ -15,6 +15,7 @@ from transfuse.core.protocols import Silent
 from transfuse.core.types import DataRequest, ModelRequest, Target
 from transfuse.data import open_data
 from transfuse.errors import TransfuseError
+from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs import finish, fuse
 from transfuse.jobs.context import Context, Live
@@ -82,6 +83,7 @@ def values(sources, tmp_path):
 @pytest.fixture(autouse=True)
 def without_page(request, monkeypatch):
     """Drawing and timing take longer than these jobs; one test looks at the page."""
+    monkeypatch.setattr(cost, "_SECONDS", dict.fromkeys(cost._SECONDS, 0.01))
     if "looks_at_the_page" not in request.fixturenames:
         monkeypatch.setattr(finish, "report", lambda context: None)
 
@@ -145,7 +147,7 @@ def test_weights_are_fitted_on_validation_and_its_own_figure_is_cross_fitted(val
 
 
 def test_auto_tries_what_applies_holds_it_against_single_sources_and_says_what_it_leaves_out(values, looks_at_the_page):
-    run = fuse.run(from_values(values(how="auto", features={"train": {"steps": 30}})))
+    run = fuse.run(from_values(values(how="auto", features={"train": {"steps": 10}})))
     found = run.summary["fusion"]
     names = [way["name"] for way in found["ways"]]
     assert names[:3] == ["single wide", "single deep", "single pictures"]
@@ -230,14 +232,14 @@ class Kill(Silent):
     """Interrupts at a step of the student's training."""
 
     def progress(self, progress):
-        if progress.step >= 20:
+        if progress.step >= 6:
             raise KeyboardInterrupt
 
 
 def test_a_killed_fusion_resumes_to_the_same_bits(values):
     student = {"source": "builtin:mlp", "options": {"widths": [8], "dropout": 0.2}}
-    common = {"how": ["stacking", "mean_logits"], "student": student, "control": "none"}
-    common["train"] = {"steps": 40, "batch_size": 64, "checkpoint_seconds": 0.0, "precision": "fp32"}
+    common = {"how": ["gate", "mean_logits"], "student": student, "control": "none"}
+    common["train"] = {"steps": 12, "batch_size": 64, "checkpoint_seconds": 0.0, "precision": "fp32"}
     whole = fuse.run(from_values(values(**common)))
     recipe = from_values(values(**common))
     with pytest.raises(KeyboardInterrupt):
@@ -259,7 +261,7 @@ def test_human_label_distributions_are_a_source_and_what_is_fused_with_them_is_a
     data = open_data("bundled:digits", DataRequest())
     ids = np.concatenate([data.val.ids, data.test.ids])
     people = table_of(tmp_path / "people.npz", ids, np.concatenate([data.val.labels, data.test.labels]))
-    run = fuse.run(from_values(values(sources={**sources, "people": people}, how="auto")))
+    run = fuse.run(from_values(values(sources={**sources, "people": people}, how=["single", "weighted"])))
     found = run.summary["fusion"]
     assert found["best_single"] == "people"
     assert found["contributions"]["leave_one_out"]["people"] > 0
