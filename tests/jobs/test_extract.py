@@ -25,7 +25,7 @@ HEADS = {
     "linear_svm": {"penalty": 10.0},
     "ridge": {"penalty": [100.0, 1.0]},
     "linear": {"penalty": 1.0},
-    "mlp": {"epochs": 3, "hidden": [16], "weight_decay": 0.1},
+    "mlp": {"steps": 60, "hidden": [32], "weight_decay": 0.1, "lr": 0.01},
     "knn": {"neighbours": [5, 1]},
     "rbf_svm": {"penalty": 0.1, "gamma": 1.0},
     "random_forest": {"trees": 10, "least_in_leaf": 1},
@@ -133,7 +133,7 @@ def test_every_head_is_shipped_as_one_network_that_opens_again(values, head):
 @pytest.mark.parametrize("taps", ["stages.1", ["stages.0", "stages.2.norm", "linear@input"]])
 @pytest.mark.parametrize("head", ["logistic", "mlp", "knn"])
 def test_inner_features_and_components_are_shipped_as_one_network(values, taps, head):
-    settings = {"mlp": {"epochs": 2, "weight_decay": 0.1}}.get(head, {})
+    settings = {"mlp": {"steps": 2, "weight_decay": 0.1}}.get(head, {})
     run = extract.run(from_values(values(taps=taps, head={head: settings}, components=0.9)))
     about = run.summary["extract"]
     assert about["width"] == (32 if isinstance(taps, str) else 16 + 64 + 64)
@@ -247,7 +247,8 @@ def test_damaged_features_are_computed_again(values, tmp_path):
         ({"augment": {"mixup": 0.2}}, "one label each"),
         ({"augment": {"crop": 1, "views": "fresh"}}, "once per view"),
         ({"augment": {"crop": 8}}, "crop"),
-        ({"data": "bundled:diabetes"}, "can't take|pictures|columns|shape"),
+        ({"data": "bundled:diabetes"}, "the task is regression"),
+        ({"data": "bundled:wine"}, "can't take inputs of shape|takes pictures"),
         ({"control": "nowhere"}, "not the folder of a finished run"),
     ],
 )

@@ -34,7 +34,7 @@ def test_linear_heads_take_it_in(diabetes, rows, components):
     preparation = fit_preparation(problem.features, True, components, 0)
     problem = problem.select(np.arange(300))
     problem.features = preparation(problem.features)
-    for head in (Ridge().fit(problem, {"penalty": 1.0}), MLP(hidden=[8], epochs=2).fit(problem, {"weight_decay": 0.0})):
+    for head in (Ridge().fit(problem, {"penalty": 1.0}), MLP(hidden=[8], steps=2).fit(problem, {"weight_decay": 0.0})):
         layers = ending(preparation, head)
         assert [type(layer).__name__ for layer in layers] in (["Linear"], ["Linear", "ReLU", "Linear"])
         assert layers[0].in_features == features.shape[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,19 +50,23 @@ def newton_like(layer: nn.Linear, problem: Problem, penalty: float, iterations: 
     layer.float().requires_grad_(False)
 
 
-def descend(network: nn.Module, problem: Problem, rate: float, decay: float, epochs: int, batch_size: int) -> None:
+def descend(network: nn.Module, problem: Problem, rate: float, decay: float, steps: int, batch_size: int) -> None:
     """AdamW with a cosine schedule over shuffled batches, which are a function of the problem's seed."""
     features, labels = tensors_of(problem, torch.float32)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     size = min(batch_size, len(features))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(features) // size))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order: Sequence[Tensor] = ()
     network.train()
     with torch.enable_grad():
-        for epoch in range(epochs):
-            order = torch.randperm(len(features), generator=generator(problem.seed, "head", epoch))
-            for rows in order.split(size):
-                optimizer.zero_grad()
-                label_loss(network(features[rows]), labels[rows], problem.task).mean().backward()
-                optimizer.step()
-                schedule.step()
+        per_epoch = -(-len(features) // size)
+        for step in range(steps):
+            epoch, place = divmod(step, per_epoch)
+            if place == 0:
+                order = torch.randperm(len(features), generator=generator(problem.seed, "head", epoch)).split(size)
+            rows = order[place]
+            optimizer.zero_grad()
+            label_loss(network(features[rows]), labels[rows], problem.task).mean().backward()
+            optimizer.step()
+            schedule.step()
     network.eval().requires_grad_(False)

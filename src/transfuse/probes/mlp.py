@@ -31,7 +31,7 @@ class MLP:
         hidden: widths of the hidden layers.
         weight_decay: of AdamW; a list is chosen among.
         lr: learning rate at the beginning.
-        epochs: passes over the features.
+        steps: of the optimiser, however few the samples are.
         batch_size: samples per step.
     """
 
@@ -42,10 +42,10 @@ class MLP:
         hidden: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = [256],  # noqa: B006  read, never changed
         weight_decay: Annotated[float, Ge(0)] | list[Annotated[float, Ge(0)]] = DECAYS,
         lr: Annotated[float, Gt(0)] = 0.001,
-        epochs: Annotated[int, Ge(1)] = 50,
+        steps: Annotated[int, Ge(1)] = 1000,
         batch_size: Annotated[int, Ge(1)] = 128,
     ):
-        self.hidden, self.weight_decay, self.lr, self.epochs, self.batch_size = hidden, weight_decay, lr, epochs, batch_size
+        self.hidden, self.weight_decay, self.lr, self.steps, self.batch_size = hidden, weight_decay, lr, steps, batch_size
 
     def fit(self, problem: Problem, setting: Mapping[str, Any]) -> nn.Module:
         widths = [problem.features.shape[1], *self.hidden, problem.outputs]
@@ -55,5 +55,5 @@ class MLP:
             for before, after in itertools.pairwise(widths):
                 layers += [nn.Linear(before, after), nn.ReLU()]
         network = nn.Sequential(*layers[:-1])
-        descend(network, problem, self.lr, setting["weight_decay"], self.epochs, self.batch_size)
+        descend(network, problem, self.lr, setting["weight_decay"], self.steps, self.batch_size)
         return network
