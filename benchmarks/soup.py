@@ -67,7 +67,7 @@ def start(folder: Path, train: merging.Part) -> nn.Module:
     """The published network with a head for the superclasses, fitted to its frozen features."""
     convert("akamaster_resnet20", data.weights("."), folder)
     network = open_model(f"file:{folder}/akamaster_resnet20.safetensors", ModelRequest()).network
-    width = network.linear.in_features
+    width = int(network.get_parameter("linear.weight").shape[1])
     network.linear = nn.Identity()
     features = merging.logits(network, train)
     fitted = LogisticRegression(C=0.1, max_iter=500).fit(features.numpy(), train.labels.numpy())

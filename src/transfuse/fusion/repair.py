@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from transfuse.core.taps import undisturbed
 from transfuse.fusion.states import average
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -41,7 +41,7 @@ class Moments:
         return (self.squares / self.count - self.mean.square()).clamp(min=0).sqrt()
 
 
-def batch_norms(module: nn.Module) -> list[nn.Module]:
+def batch_norms(module: nn.Module) -> list[Any]:
     """Its normalisation layers with running statistics."""
     return [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
 
@@ -82,7 +82,11 @@ def unnormalised_layers(module: nn.Module, example: Tensor) -> list[str]:
     with ExitStack() as hooks, undisturbed(module):
         for path, layer in module.named_modules():
             if isinstance(layer, LAYERS):
-                hooks.callback(layer.register_forward_hook(lambda _m, _g, made, path=path: ran.append((path, made))).remove)
+
+                def note(_module: nn.Module, _given: object, made: Tensor, path: str = path) -> None:
+                    ran.append((path, made))
+
+                hooks.callback(layer.register_forward_hook(note).remove)
             elif isinstance(layer, BATCH_NORMS):
                 hooks.callback(layer.register_forward_pre_hook(lambda _m, given: normalised.append(given[0])).remove)
         module(example)

@@ -131,7 +131,7 @@ def whole_numbers(name: str, tensors: Sequence[Tensor]) -> Tensor:
         ModelError: they differ between the sources.
     """
     if name.rpartition(".")[2] in COUNTS:
-        return torch.stack(tensors).amax(0)
+        return torch.stack(list(tensors)).amax(0)
     if any(not torch.equal(tensors[0], tensor) for tensor in tensors[1:]):
         raise ModelError(f"'{name}' holds whole numbers that differ between the sources, and there is no mean of those")
     return tensors[0].clone()

@@ -218,9 +218,10 @@ def concatenated(operands: Operands, given: Sequence[Any], made: Any) -> list[La
 def sliced(operands: Operands, given: Sequence[Any], made: Any) -> list[Labels] | None:
     """slice(dim, start, end, step)."""
     seen = list(operands.labels(given[0]))
-    along, start, stop, step = (*given[1:], *(0, None, None, 1)[len(given) - 1 :])
+    chosen: list[Any] = [*given[1:], *(0, None, None, 1)[len(given) - 1 :]]
+    along = int(chosen[0])
     length = given[0].shape[along]
-    start, stop, step = slice(start, stop, step).indices(length)
+    start, stop, step = slice(*chosen[1:]).indices(length)
     if step != 1:
         operands.axes.fix(seen[along])
         seen[along] = None

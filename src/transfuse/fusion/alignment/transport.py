@@ -74,7 +74,7 @@ def carried(state: State, specification: Specification, bridges: Mapping[str, Br
         for axis in range(value.ndim):
             matrix = axis_matrix(specification, name, axis, bridges)
             if matrix is not None:
-                value = torch.tensordot(matrix, value, dims=([1], [axis])).movedim(0, axis)
+                value = (value.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         made[name] = value
     return made
 
