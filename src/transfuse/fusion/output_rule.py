@@ -35,7 +35,8 @@ class OutputRule(nn.Module):
         super().__init__()
         if calibrate and task == "regression":
             raise ValueError("calibrate: predictions of a regression have no temperature")
-        self.task, self.calibrate = task, calibrate
+        self.task: TaskName = task
+        self.calibrate = calibrate
 
     def build(self, sources: int, outputs: int) -> None:
         """Makes the buffers in their neutral state, before any fit; `load_state_dict` fills them."""

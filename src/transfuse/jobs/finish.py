@@ -21,6 +21,7 @@ from transfuse.jobs.kept import keep_training_inputs
 from transfuse.jobs.rundir import replacing, write_json
 from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.control import StudentRecipe
+from transfuse.recipe.fuse import FuseRecipe
 from transfuse.report import card, page
 
 Ask = Callable[[Samples], Tensor]
@@ -171,7 +172,7 @@ def measured(model: Model, data: DataSet, threads: int) -> dict[str, Any]:
     return cost.measure(model.network.to("cpu"), data.train.exact([0], model.preprocess), threads=threads)
 
 
-def budget(recipe: StudentRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
+def budget(recipe: StudentRecipe | FuseRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, what it is, and whether it is met; empty where nothing was asked."""
     latency = student["latency_ms"]["batch_1"]["p50"]
     asked = {"bytes": (recipe.budget.bytes, student["bytes"]), "latency_ms": (recipe.budget.latency_ms, latency)}

@@ -62,7 +62,7 @@ def parse_way(item: Any) -> dict[str, Any]:
     """
     if isinstance(item, dict) and item.keys() == {"name", "parameters"}:
         item = {item["name"]: item["parameters"]}
-    elif hasattr(item, "entry"):
+    elif not isinstance(item, (str, dict)) and hasattr(item, "entry"):
         item = item.entry()
     given = method_of(item)
     if given is None:
