@@ -76,7 +76,8 @@ def _translated(program: ExportedProgram) -> ExportedProgram:
         from torch.onnx._internal.exporter import _decomp, _registration
 
         registry = _registration.ONNXRegistry.from_torchlib()
-        table = _decomp.create_onnx_friendly_decomposition_table(_decomp.get_onnx_implemented_overloads(registry))
+        known: Any = set(_decomp.get_onnx_implemented_overloads(registry))
+        table: Any = _decomp.create_onnx_friendly_decomposition_table(known)
         with quiet():
             return program.run_decompositions(table)
     except (ImportError, AttributeError, TypeError):  # another torch keeps this elsewhere: the operator is named without its module

@@ -52,7 +52,8 @@ class OnnxInt8:
         least_agreement: Annotated[float, Ge(0), Le(1)] = 0.95,
         most_loss: Annotated[float, Ge(0)] = 0.02,
     ):
-        self.calibration, self.calibrate_on, self.method, self.reduce_range = calibration, calibrate_on, method, reduce_range
+        self.calibrate_on: Part = calibrate_on
+        self.calibration, self.method, self.reduce_range = calibration, method, reduce_range
         self.preprocess: Place = preprocess
         self.opset, self.least_agreement, self.most_loss = opset, least_agreement, most_loss
 
@@ -85,7 +86,7 @@ class OnnxInt8:
         written.beside |= beside_float(network)
         return written
 
-    def _quantised(self, network: onnx.ModelProto, reader: _Reader) -> onnx.ModelProto:
+    def _quantised(self, network: onnx.ModelProto, reader: Any) -> onnx.ModelProto:
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -277,9 +277,9 @@ def alternating(first: Callable[[], object], second: Callable[[], object], block
 
 def _calls(function: Callable[[], object]) -> int:
     """Calls that fill a block, after a warm-up."""
-    for _ in range(2):
-        began = time.perf_counter()
-        function()
+    function()
+    began = time.perf_counter()
+    function()
     return max(FEWEST_CALLS, int(BLOCK_SECONDS / max(1e-6, time.perf_counter() - began)))
 
 

@@ -62,7 +62,7 @@ class Student:
         if preprocess is None:
             fix = "give a run folder or an export, which know how their inputs are made"
             raise ModelError("it doesn't say how its inputs are preprocessed", where=str(source), fix=fix)
-        shape = tuple(model.options.get("input_shape") or ())
+        shape: tuple[int, ...] = tuple(model.options.get("input_shape") or ())
         image = preprocess.size is not None or preprocess.channels is not None or len(shape) == 3
         modality: Modality | None = "image" if image else "columns" if len(shape) == 1 else None
         names = model.target.names if model.target is not None else model.classes
@@ -77,7 +77,7 @@ def _task(source: str | Path, has_target: bool) -> TaskName:
     if (path / "summary.json").is_file():
         return RunDir(path).read_summary().get("task", "classification")
     beside = path / "student.json" if path.is_dir() else path.with_suffix(".json")
-    told = read_figures(beside).get("task")
+    told: Any = read_figures(beside).get("task")
     return told if told in get_args(TaskName) else "regression" if has_target else "classification"
 
 
