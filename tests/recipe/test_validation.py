@@ -50,7 +50,7 @@ def test_all_problems_are_told_at_once_with_their_lines_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"epochs": 3}, "epochs: unknown key; known: job, seed, seeds, out, data"),
+        ({"epochs": 3}, "epochs: unknown key; known: job, seed, seeds, validate, "),
         ({"teecher": "x"}, "teecher: unknown key - did you mean 'teacher'?"),
         ({"train": {"zzz": 3}}, "train.zzz: unknown key; known: epochs, steps"),
         ({"train": {"epochs": "thirty"}}, "train.epochs: 'thirty' is text, a number is needed"),
