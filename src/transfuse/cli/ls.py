@@ -35,6 +35,13 @@ def policies() -> dict[str, str]:
     return _methods("policy")
 
 
+def heads() -> dict[str, str]:
+    """What is fitted to a frozen network's features, for `head` of transfuse extract."""
+    from transfuse.probes import registry
+
+    return registry.summaries()
+
+
 def recipes() -> dict[str, str]:
     """Recipes that come with transfuse: transfuse new --from NAME."""
     from transfuse.recipe.shipped import summaries
@@ -72,7 +79,8 @@ def weights() -> dict[str, str]:
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    function.__name__: function for function in (objectives, policies, models, data, recipes, optimizers, schedules, weights, targets, ways)
+    function.__name__: function
+    for function in (objectives, policies, heads, models, data, recipes, optimizers, schedules, weights, targets, ways)
 }
 
 

@@ -64,6 +64,8 @@ def _methods(properties: Schema, definitions: Schema) -> None:
         _replace(properties, "export", {"anyOf": [listed["oneOf"][0], {"type": "array", "items": listed}]})
     if "objectives" in properties:
         _replace(properties, "objectives", _objectives(definitions))
+    if "head" in properties:
+        _replace(properties, "head", _one_of("head", definitions))
     if "how" in properties:
         definitions.pop("WayBlock", None)
         _replace(properties, "how", _ways(definitions))
@@ -87,7 +89,7 @@ def _sources(schema: Schema, data_keys: tuple[str, ...]) -> None:
         blocks = reference["anyOf"] if "anyOf" in reference else [{"$ref": reference["$ref"]}]  # of one that may be null
         return {"anyOf": [{"type": "string"}, *blocks], **about}
 
-    for key in (*data_keys, "student", "base"):
+    for key in (*data_keys, "student", "model", "base"):
         if key in schema["properties"]:
             schema["properties"][key] = text_or(schema["properties"][key])
     for key in ("teachers", "models", "sources"):
