@@ -78,10 +78,8 @@ def weights() -> dict[str, str]:
     return _methods("weight")
 
 
-KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    function.__name__: function
-    for function in (objectives, policies, heads, models, data, recipes, optimizers, schedules, weights, targets, ways)
-}
+_LISTED = (objectives, policies, heads, models, data, recipes, optimizers, schedules, weights, targets, ways)
+KINDS: dict[str, Callable[[], dict[str, str]]] = {function.__name__: function for function in _LISTED}
 
 
 def _methods(kind: str) -> dict[str, str]:
