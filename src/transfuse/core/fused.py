@@ -153,7 +153,7 @@ class FusedHead(nn.Module):
                 continue
             with torch.no_grad():
                 weight = layer.weight.double() @ standard.matrix.double()
-                layer.bias -= (weight @ standard.mean.double()).to(layer.bias.dtype)
+                layer.bias.sub_((weight @ standard.mean.double()).to(layer.bias.dtype))
                 layer.weight.copy_(weight)
             self.standards[place] = nn.Identity()
 

@@ -33,7 +33,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
     if "members" not in told:
         fix = "make one with transfuse fuse, and open it as run:FOLDER or file:FOLDER/student.safetensors"
         raise ModelError("a fused network is opened from the run that made it", source, fix)
-    told["outputs"] = request.outputs or told.get("outputs")
+    told["outputs"] = int(request.outputs or told.get("outputs") or 0)
     try:
         with fresh_weights(request.seed):
             rule = rule_class(**told["settings"])

@@ -98,8 +98,8 @@ class CommonFeatures(nn.Module):
         common = [layers(feature) for layers, feature in zip(self.of_teachers, teachers, strict=True)]
         rebuilt = [layers(own) for layers, own in zip(self.rebuild, common, strict=True)]
         student = self.of_student(vectors(last_tap(step.student, "student")))
-        gathered = [[gather_rows(rows) for rows in group] for group in (common, teachers, rebuilt)]
-        return common_features_loss(gather_rows(student), *gathered, self.reconstruction)
+        common, teachers, rebuilt = ([gather_rows(rows) for rows in group] for group in (common, teachers, rebuilt))
+        return common_features_loss(gather_rows(student), common, teachers, rebuilt, self.reconstruction)
 
 
 def last_of_each(teacher_shapes: dict[str, Shape]) -> dict[str, Shape]:
