@@ -126,8 +126,8 @@ def _check(network: nn.Module, example: Any, counts: Mapping[str, int]) -> None:
     with undisturbed(network):
         tensors = named_tensors(run(network, example))
     for name, count in counts.items():
-        sizes = tuple(tensors[name].shape[1:]) if name in tensors else ()
-        if tensors[name].ndim > 1 and count not in (sizes[0], sizes[-1]):
+        sizes = [*tensors[name].shape[1:]] if name in tensors else []
+        if sizes and count not in (sizes[0], sizes[-1]):
             what = f"{type(network).__name__} gives {tuple(tensors[name].shape)} where its head has {count} outputs"
             raise ModelError(what, fix=_others(network))
     if not counts and main_name(tensors) is None:

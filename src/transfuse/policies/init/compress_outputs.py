@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ def ridge_map(
     W = (Y - mean)' (F - mean) ((F - mean)' (F - mean) + strength I)^-1. Without a strength that of 1e-4, 1e-3, ..., 1e6 with the smallest
     leave-one-out error, which has a closed form, too (scikit-learn's RidgeCV).
     """
-    model = RidgeCV(alphas=list(STRENGTHS) if strength is None else [strength]).fit(features.double().numpy(), labels.double().numpy())
+    model: Any = RidgeCV(alphas=list(STRENGTHS) if strength is None else [strength])
+    model.fit(features.double().numpy(), labels.double().numpy())
     weight = np.atleast_2d(model.coef_)
     return torch.from_numpy(weight), torch.from_numpy(np.atleast_1d(model.intercept_)), float(model.alpha_)
 
@@ -47,7 +48,8 @@ def logit_scale(answers: Float[Tensor, "samples classes"], labels: Float[Tensor,
     def loss(power: float) -> float:
         return float(-(labels * torch.log_softmax(answers * 10**power, 1)).sum(1).mean())
 
-    return 10 ** float(minimize_scalar(loss, bounds=(0.0, 2.0), method="bounded").x)
+    found: Any = minimize_scalar(loss, bounds=(0.0, 2.0), method="bounded")
+    return 10 ** float(found.x)
 
 
 class CompressOutputs:

@@ -49,7 +49,8 @@ class Project:
     """
 
     def __init__(self, by: Literal["svd", "random"] = "svd", scale: Scale = "measured"):
-        self.by, self.scale = by, scale
+        self.by = by
+        self.scale: Scale = scale
 
     def __call__(self, source: nn.Module, target: nn.Module, scene: Scene) -> Moved:
         moments = scene.moments(source) if self.by == "svd" else {}

@@ -61,7 +61,8 @@ class Select:
     """
 
     def __init__(self, by: Literal["uniform", "norm", "activations"] = "norm", scale: Scale = "measured"):
-        self.by, self.scale = by, scale
+        self.by = by
+        self.scale: Scale = scale
 
     def __call__(self, source: nn.Module, target: nn.Module, scene: Scene) -> Moved:
         moments = scene.moments(source) if self.by == "activations" else {}
