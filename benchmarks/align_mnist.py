@@ -105,7 +105,7 @@ def main() -> None:
 
     outputs = {source.name: merging.logits(source.module, test) for source in sources}
     alone = {name: merging.percent(one, test.labels) for name, one in outputs.items()}
-    both = merging.percent(sum(outputs.values()) / 2, test.labels)
+    both = merging.percent(torch.stack(list(outputs.values())).mean(0), test.labels)
     untrained = {title: merging.accuracy(network, test) for title, network in networks.items()}
     after = {title: [merging.accuracy(network, test) for network in found] for title, found in trained.items()}
     differences = {

@@ -50,7 +50,7 @@ def pair(seed: int, batchnorm: bool, train: merging.Part, test: merging.Part, gi
     sources = [Parent(f"network {number}", parent(10 * seed + number, batchnorm, train)) for number in (1, 2)]
     outputs = [merging.logits(source.module, test) for source in sources]
     row = {"parents": statistics.mean(merging.percent(one, test.labels) for one in outputs)}
-    row["mean of the logits"] = merging.percent(sum(outputs) / 2, test.labels)
+    row["mean of the logits"] = merging.percent(torch.stack(outputs).mean(0), test.labels)
     for title, (name, settings) in RULES.items():
         for how, repair in (("statistics averaged", "none"), ("repaired", "auto" if name != "mean" else "units")):
             row[f"{title}, {how}"] = merging.accuracy(weights.get(name)(**settings, repair=repair).merge(sources, given).module, test)
