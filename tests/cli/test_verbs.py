@@ -107,7 +107,7 @@ def test_new_refuses_an_unknown_job(capsys):
 def test_schema_prints_json(capsys):
     assert run(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["student"]
-    assert run(["schema", "fuse"]) == 2
+    assert run(["schema", "nothing"]) == 2
 
 
 def test_run_hands_the_job_the_recipe_and_the_users_text(started, capsys):

@@ -43,7 +43,8 @@ def test_an_objective_trains_in_a_job_or_is_refused_with_the_reason(teacher, nam
     terms = list(dict.fromkeys(["cross_entropy", name]))
     terms = [{term: FOR_MAPS[term]} if term in FOR_MAPS else term for term in terms]
     peers = {"peer": "builtin:resnet8"} if "peers" in objectives.card(name).needs else {}
-    values = from_values(recipe(folder, name, teacher=f"run:{first.path}#teacher", objectives=terms, peers=peers))
+    trained = {"student": f"run:{first.path}"} if "student.start" in objectives.card(name).needs else {}
+    values = from_values(recipe(folder, name, teacher=f"run:{first.path}#teacher", objectives=terms, peers=peers, **trained))
     if "domains" in objectives.card(name).needs:
         with pytest.raises(RecipeError, match="source and a target domain"):
             distill.run(values)

@@ -261,6 +261,29 @@ def test_checking_writes_nothing_and_decides_about_the_heads(values):
     assert recipe.heads == "shared"
 
 
+def test_teachers_of_several_sources_become_one_network_that_then_learns_the_target(values, sources, tmp_path):
+    """Three jobs, each of which opens the run of the one before."""
+    shared = {"train": values()["train"], "cache": values()["cache"], "samples": False, "control": "none"}
+    student = values()["student"]
+    for name in ("moved", "wrong"):
+        changes = {"job": "distill", "data": f"arrays:{sources / name}.npz", "objectives": ["cross_entropy"]}
+        start({**shared, **changes, "student": student, "out": str(tmp_path / name)})
+    teachers = {name: f"run:{tmp_path / name}" for name in ("moved", "wrong")}
+    terms = [{"cross_entropy": {"weight": 0.2}}, {"kd": {"weight": 0.8, "teacher": ["moved", "wrong"]}}]
+    changes = {"job": "distill", "data": {"source": "bundled:digits", "labels_per_class": 4}, "objectives": terms, "teachers": teachers}
+    both = start({**shared, **changes, "student": student, "out": str(tmp_path / "both")})
+    run = start(values(student=f"run:{both.path}", control="none"))
+    assert run.summary["job"] == "together"
+    before, after = weights(both.path), weights(run.path)
+    apart = sum((before[key] - after[key]).norm() for key in before)
+    assert 0 < apart < sum(before[key].norm() for key in before), "it went on from the network that both had taught"
+
+
+def start(made):
+    recipe = from_values(made)
+    return runner_of(recipe).run(recipe)
+
+
 def test_the_command_takes_a_list_of_weights(values, tmp_path, monkeypatch, capsys, sources):
     monkeypatch.chdir(tmp_path)
     arguments = [f"source=arrays:{sources / 'moved.npz'}", "target=bundled:digits", "student=builtin:mlp", "train.steps=2", "control=none"]

@@ -158,7 +158,9 @@ def test_a_page_is_whole_offline_and_harmless(folder, make):
     assert embedded
     assert {**json.loads(embedded[1])} == {"models": {}, **content}
     card = series_card.write(path).read_text()
-    assert card.startswith("# ")
+    header, body = card.removeprefix("---\n").split("---\n", 1)
+    assert "library_name: transfuse" in header
+    assert body.lstrip().startswith("# ")
     assert "<script>" not in card
 
 

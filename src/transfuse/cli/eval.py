@@ -18,9 +18,12 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
 
     \b
       transfuse eval runs/small
-      transfuse eval runs/small runs/small#control teacher=run:runs/small#teacher
-      transfuse eval runs/a runs/b data=images:./photos part=all robustness=true
-      transfuse eval net=file:r20.safetensors data=images:./photos models.net.preprocess.size=32
+      transfuse eval runs/small runs/small#control \\
+                     teacher=run:runs/small#teacher
+      transfuse eval runs/a runs/b data=images:./photos part=all \\
+                     robustness=true
+      transfuse eval net=file:r20.safetensors data=images:./photos \\
+                     models.net.preprocess.size=32
     """
     if not arguments:
         raise click.UsageError("say what to measure: a run folder, a file or a model source", context)

@@ -16,8 +16,10 @@ def command(context: click.Context, source: str, arguments: tuple[str, ...], tru
 
     \b
       transfuse export runs/small target=onnx preprocess=graph
-      transfuse export runs/small target=[onnx,onnx_int8] onnx_int8.calibration=1000
-      transfuse export file:net.safetensors target=onnx data=images:./photos out=shipped
+      transfuse export runs/small target=[onnx,onnx_int8] \\
+                       onnx_int8.calibration=1000
+      transfuse export file:net.safetensors target=onnx \\
+                       data=images:./photos out=shipped
 
     Other keys: data (in place of the run's own), out (a folder), and the settings of the target.
     """

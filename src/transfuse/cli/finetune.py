@@ -14,9 +14,10 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     The keys are those of a recipe (transfuse new finetune shows them all):
 
     \b
-      transfuse finetune data=images:./photos model=timm:mobilenetv3_small_100.lamb_in1k \\
-                         policy=lp_ft out=runs/photos
-      transfuse finetune data=images:./photos model=file:net.safetensors depth=auto lr=auto
+      transfuse finetune data=images:./photos policy=lp_ft out=runs/photos \\
+                         model=timm:mobilenetv3_small_100.lamb_in1k
+      transfuse finetune data=images:./photos model=file:net.safetensors \\
+                         depth=auto lr=auto
     """
     if not arguments:
         raise click.UsageError("give a recipe, or at least data=... and model=...", context)

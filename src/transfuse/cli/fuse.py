@@ -15,8 +15,9 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     The keys are those of a recipe (transfuse new fuse shows them all):
 
     \b
-      transfuse fuse data=images:./photos 'sources={a: run:runs/a, b: timm:resnet18.a1_in1k}' \\
-                     how=auto budget.bytes=4MB student=timm:mobilenetv3_small_050 out=runs/one
+      transfuse fuse data=images:./photos how=auto budget.bytes=4MB \\
+                     'sources={a: run:runs/a, b: timm:resnet18.a1_in1k}' \\
+                     student=timm:mobilenetv3_small_050 out=runs/one
     """
     if not arguments:
         raise click.UsageError("give a recipe, or at least data=... and sources={NAME: SOURCE, ...}", context)

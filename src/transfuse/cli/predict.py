@@ -37,7 +37,8 @@ def command(
 
     \b
       transfuse predict runs/small photos/ > answers.jsonl
-      transfuse predict runs/small/exports/onnx 'photos/*.jpg' --format csv --out answers.csv
+      transfuse predict runs/small/exports/onnx 'photos/*.jpg' \\
+                        --format csv --out answers.csv
       transfuse predict runs/table new.csv --columns age,height,weight
     """
     from transfuse.errors import DataError

@@ -1,4 +1,4 @@
-"""Trains a network on a source and a target at once, both with labels."""
+"""Trains a network on two labelled sets at once."""
 
 import click
 
@@ -14,8 +14,9 @@ def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     The keys are those of a recipe (transfuse new together shows them all):
 
     \b
-      transfuse together source=idx:./mnist target=bundled:digits student=builtin:convnet \\
-                         source_weight=[0,0.1,0.3,1] out=runs/digits
+      transfuse together source=idx:./mnist target=bundled:digits \\
+                         student=builtin:convnet out=runs/digits \\
+                         source_weight=[0,0.1,0.3,1]
     """
     if not arguments:
         raise click.UsageError("give a recipe, or at least source=..., target=... and student=...", context)

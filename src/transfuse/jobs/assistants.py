@@ -62,7 +62,7 @@ def check(recipe: AssistantsRecipe, reporter: Reporter, live: Live) -> tuple[Rec
         raise RecipeError("an objective that was given as an object can't be repeated for several teachers", "objectives", fix)
     found: list[tuple[Recipe, dict[str, str]]] = []
     for number, (_, block) in enumerate(networks(recipe)):
-        earlier = [TeacherBlock(**assistant.model_dump(), train=recipe.train) for assistant in recipe.assistants[:number]]
+        earlier = [TeacherBlock.like(assistant, recipe.train) for assistant in recipe.assistants[:number]]
         teachers = _taught_by(recipe, recipe.teachers["teacher"], earlier)
         own = live.student if block is recipe.student else None
         objects = lineage.beside(live, live.teachers if _is_first(recipe, number) else {}, own)

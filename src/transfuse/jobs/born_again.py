@@ -53,7 +53,7 @@ def check(recipe: BornAgainRecipe, reporter: Reporter, live: Live) -> tuple[Reci
     Raises:
         TransfuseError: it would be refused.
     """
-    teachers = recipe.teachers or {"teacher": TeacherBlock(**recipe.student.model_dump(), train=recipe.train)}
+    teachers = recipe.teachers or {"teacher": TeacherBlock.like(recipe.student, recipe.train)}
     objects = lineage.beside(live, live.teachers if recipe.teachers else {"teacher": live.student}, live.student)
     first, reasons = checking.run(lineage.distillation(recipe, {"teachers": teachers}), reporter, objects)
     resolved, reasons = series.decided(recipe, first, reasons, ("teachers",))

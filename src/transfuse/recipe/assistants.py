@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from transfuse.recipe.blocks import ModelBlock, source_string
+from transfuse.recipe.blocks import LearnerBlock, source_string
 from transfuse.recipe.schema import TaughtRecipe
 
 
@@ -26,7 +26,7 @@ class AssistantsRecipe(TaughtRecipe):
     }
 
     job: Literal["assistants"] = "assistants"
-    assistants: Annotated[list[Annotated[ModelBlock, BeforeValidator(source_string)]], Field(min_length=1, max_length=100)]
+    assistants: Annotated[list[Annotated[LearnerBlock, BeforeValidator(source_string)]], Field(min_length=1, max_length=100)]
     """networks between teacher and student, the one nearest to the teacher first"""
     dense: bool = False
     """every network is taught by all earlier ones, not by the one before it alone"""

@@ -182,6 +182,11 @@ class TeacherBlock(ModelBlock):
     train: TrainBlock | None = None
     """train the teacher here, on the labels, before it teaches; needed where its source has no trained weights"""
 
+    @classmethod
+    def like(cls, model: ModelBlock, train: TrainBlock | None = None) -> TeacherBlock:
+        """A teacher of the same source; what a learner has beside that (head, init) stays with the learner."""
+        return cls(**{name: getattr(model, name) for name in ModelBlock.model_fields}, train=train)
+
 
 class CacheBlock(Block):
     dir: str = "auto"

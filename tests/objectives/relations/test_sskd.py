@@ -73,6 +73,7 @@ def test_the_preparation_of_the_teachers_embedding_is_proved():
 
 
 def test_preparing_learns_which_upright_picture_a_turned_one_is():
+    torch.manual_seed(0)
     upright = example_step(Sizes(batch=8), taps=1)
     turned = map_tensors(upright, lambda path, tensor: tensor.flip(1) if "teachers" in path and tensor.ndim == 4 else tensor)
     step = replace(upright, rotations=(turned,) * 3)
@@ -82,8 +83,8 @@ def test_preparing_learns_which_upright_picture_a_turned_one_is():
         return (sskd_similarities(seen(objective, step)[3]).argmax(1) == torch.arange(8).repeat(3)).float().mean()
 
     assert found() < 0.5
-    optimizer = torch.optim.Adam(objective.teacher_embedding.parameters(), lr=0.02)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(objective.teacher_embedding.parameters(), lr=0.005)
+    for _ in range(400):
         optimizer.zero_grad()
         objective.prepare(step).backward()
         optimizer.step()

@@ -20,7 +20,7 @@ PAIRS = {
 }
 
 
-# by activations only where units without weights say nothing: those of a norm with a bias would say something
+# by activations only where units without weights say nothing, as those of a norm with a bias would
 @pytest.mark.parametrize(
     ("pair", "by"), [*((pair, "norm") for pair in PAIRS), ("mlp", "activations"), ("plain convolutions", "activations")]
 )
