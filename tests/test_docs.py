@@ -62,3 +62,12 @@ def test_the_figures_on_mnist_are_those_of_their_result_file():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in ("large", "small", "distilled", "distilled on 16 moved views", "no 3s", "no 3s, bias corrected"):
         assert f"| {errors[name]['mean']:.0f} ± {errors[name]['std']:.0f} |" in text, name
+
+
+def test_the_speeds_beside_peers_are_those_of_their_result_file():
+    rows = json.loads((ROOT / "benchmarks/results/versus_peers.json").read_text())["timed"]["middle"]["rows"]
+    speed = {row["name"]: row["times_torchdistills_speed"]["median"] for row in rows}
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
+    assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
+    assert f"the student alone is {speed['student alone']:.1f} times as fast" in text
