@@ -94,7 +94,7 @@ def refuse_single(labels: np.ndarray, classes: Sequence[str], where: str) -> Non
         DataError: a class has one sample, which can't be learnt from while it is held out.
     """
     numbers, counts = np.unique(labels[labels >= 0], return_counts=True)
-    single = [classes[number] if number < len(classes) else str(number) for number in numbers[counts == 1]]
+    single = [str(classes[number]) if number < len(classes) else str(number) for number in numbers[counts == 1].tolist()]
     if single:
         named = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
         what = f"{'these classes have' if len(single) > 1 else 'this class has'} a single training sample: {named}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,8 +16,9 @@ def ending(preparation: Preparation, head: nn.Module) -> list[nn.Module]:
     """Layers from features to outputs; a linear head is one linear layer, an MLP a layer less than it would be."""
     if isinstance(head, nn.Linear):
         return [preparation.folded(head)]
-    if isinstance(head, nn.Sequential) and isinstance(head[0], nn.Linear):
-        return [preparation.folded(head[0]), *list(head)[1:]]
+    layers = list(head) if isinstance(head, nn.Sequential) else []
+    if layers and isinstance(layers[0], nn.Linear):
+        return [preparation.folded(layers[0]), *layers[1:]]
     return [*preparation.layers(), head]
 
 
@@ -60,4 +63,5 @@ def fitted_factor(outputs: np.ndarray, labels: np.ndarray, several: bool) -> flo
             return float((np.logaddexp(0, scaled) - labels * scaled).mean())
         return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(scaled)), labels]).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded")
+    return float(np.exp(found.x))

@@ -48,4 +48,4 @@ class LinearSVM:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found.fit(problem.features.astype(np.float64), problem.labels)
-        return layer_of(*class_rows(found.coef_, found.intercept_, found.classes_, problem.outputs))
+        return layer_of(*class_rows(np.asarray(found.coef_), np.asarray(found.intercept_), np.asarray(found.classes_), problem.outputs))

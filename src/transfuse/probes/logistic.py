@@ -61,4 +61,4 @@ class Logistic:
         with warnings.catch_warnings():  # nearly free weights run off along separable classes: still a solution to choose against
             warnings.simplefilter("ignore", ConvergenceWarning)
             found.fit(features.astype(np.float64), labels)
-        return class_rows(found.coef_, found.intercept_, found.classes_, outputs)
+        return class_rows(np.asarray(found.coef_), np.asarray(found.intercept_), np.asarray(found.classes_), outputs)

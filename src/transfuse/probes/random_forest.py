@@ -44,7 +44,7 @@ class RandomForest:
         forest = kind(self.trees, min_samples_leaf=setting["least_in_leaf"], random_state=problem.seed % 2**32, n_jobs=1)
         labels = problem.labels if classes or problem.outputs > 1 else problem.labels[:, 0]
         forest.fit(problem.features, labels)
-        columns = forest.classes_ if classes else np.arange(problem.outputs)
+        columns = np.asarray(forest.classes_) if classes else np.arange(problem.outputs)
         return _module([estimator.tree_ for estimator in forest.estimators_], columns, problem.outputs, classes)
 
 

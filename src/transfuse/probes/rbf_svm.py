@@ -66,6 +66,7 @@ class RbfSVM:
 
         if not regression and column.min() == column.max():
             return np.empty(0, np.int64), np.empty(0), 1.0 if column[0] else -1.0
-        found = SVR(C=inverse, gamma=gamma) if regression else SVC(C=inverse, gamma=gamma)
+        kind: Any = SVR if regression else SVC  # whose types know "scale" and "auto" only
+        found = kind(C=inverse, gamma=gamma)
         found.fit(features, column)
         return found.support_.astype(np.int64), np.asarray(found.dual_coef_)[0], float(found.intercept_[0])
