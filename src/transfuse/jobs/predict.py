@@ -66,7 +66,7 @@ class Student:
         image = preprocess.size is not None or preprocess.channels is not None or len(shape) == 3
         modality: Modality | None = "image" if image else "columns" if len(shape) == 1 else None
         names = model.target.names if model.target is not None else model.classes
-        columns = shape[0] if modality == "columns" else None
+        columns = next(iter(shape), None) if modality == "columns" else None
         task = _task(source, model.target is not None)
         return cls(model.network.eval(), preprocess, task, list(names or []), modality, columns, model.target, str(source))
 

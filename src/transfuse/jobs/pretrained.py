@@ -185,14 +185,14 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
     refuse_augmentation(recipe.augment, data)
     refuse_unwritable(Path(recipe.cache.dir))
     tried = recipe.depth.candidates if recipe.depth is not None else [recipe.policy]
-    renamed = False
+    renamed, courses = False, list[Course]()
     for policy in tried:
         trial = replace(model, **_copied(model))
-        course = course_of(policy, trial, data, recipe.seed, recipe.batchnorm)
+        courses.append(course_of(policy, trial, data, recipe.seed, recipe.batchnorm))
         renamed = renamed or trial.network.state_dict().keys() != model.network.state_dict().keys()
-        _refuse_short(recipe, data, course)
+        _refuse_short(recipe, data, courses[-1])
     if recipe.average is not None:
-        _refuse_average(recipe, model, course, tried)
+        _refuse_average(recipe, model, courses[-1], tried)
     objectives = objectives_of(recipe, context, copy.deepcopy(dict(context.live.objectives)))
     for weighted in objectives:
         if stages_of(weighted.objective):

@@ -49,7 +49,8 @@ class Adapted:
         """Merges the adapters into the layers that they stand beside."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        for path, layer in [entry for entry in network.named_modules() if isinstance(entry[1], BaseTunerLayer)]:
+        adapted = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, BaseTunerLayer)]
+        for path, layer in adapted:
             layer.merge()
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, layer.get_base_layer())

@@ -81,7 +81,8 @@ class StochNorm:
 
     def undress(self, network: nn.Module) -> None:
         """Plain BatchNorm again, with the statistics that were gathered."""
-        for path, layer in [entry for entry in network.named_modules() if isinstance(entry[1], _Stochastic)]:
+        dressed = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, _Stochastic)]
+        for path, layer in dressed:
             parent, _, name = path.rpartition(".")
             plain = layer.norm[0]
             plain.load_state_dict(layer.state_dict())
