@@ -1,6 +1,7 @@
 """What each initialisation from a larger or deeper network is worth against a random one, before training and after a little of it.
 
-    python -m benchmarks.initialisation            every run that is not finished yet, then benchmarks/results/initialisation.json
+    python -m benchmarks.initialisation              every run that is not finished yet, then benchmarks/results/initialisation.json
+    python -m benchmarks.initialisation --collect    no run: the result of the tasks that are finished
 
 Sources are published networks. Students are trained from labels alone, in the same order for all initialisations of a seed, by Adam with
 lr 0.001 and nothing tuned. The CIFAR-10 weights have seen every training picture of CIFAR-10, so accuracies are of held-back pictures: the
@@ -199,8 +200,9 @@ def summed(task: Task, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     "--work", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "transfuse-initialisation", show_default=True
 )
 @click.option("--only", default="", help="Tasks whose name has this in it.")
-def main(work: Path, only: str) -> None:
-    """Runs what is not finished, and writes the result when all is."""
+@click.option("--collect", is_flag=True, help="Run nothing, and write the result of the tasks that are finished.")
+def main(work: Path, only: str, collect: bool) -> None:
+    """Runs what is not finished, and writes the result of every task that is."""
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
     place = work / "runs.json"
@@ -209,19 +211,20 @@ def main(work: Path, only: str) -> None:
         for seed in SEEDS:
             for name in task.inits:
                 key = f"{title} | {name} | {seed}"
-                if key in done or only not in title:
+                if key in done or collect or only not in title:
                     continue
                 done[key] = run(task, name, seed, work)
                 place.write_text(json.dumps(done, indent=1))
                 print(f"{key}: {done[key]['before']:.2%} before training, {done[key]['after']:.2%} after", flush=True)
-    if any(f"{title} | {name} | {seed}" not in done for title, task in TASKS.items() for name in task.inits for seed in SEEDS):
-        return
+    finished = {
+        title: task for title, task in TASKS.items() if all(f"{title} | {name} | {seed}" in done for name in task.inits for seed in SEEDS)
+    }
     figures = {
         title: summed(task, {name: [done[f"{title} | {name} | {seed}"] for seed in SEEDS] for name in task.inits})
-        for title, task in TASKS.items()
+        for title, task in finished.items()
     }
     settings = {"optimiser": f"Adam, lr {RATE}", "batch": BATCH, "seeds": list(SEEDS), "reduction": REDUCTION}
-    print(results.write("initialisation", {"settings": settings, "tasks": figures}))
+    print(results.write("initialisation", {"settings": settings, "tasks": figures, "not finished": [*TASKS.keys() - finished.keys()]}))
 
 
 if __name__ == "__main__":
