@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.adapt_digits import idx
+from benchmarks import data
 from benchmarks.real_weights import MNIST
 from transfuse.evaluate.statistics import over_seeds
 from transfuse.fusion.types import Calibration
@@ -30,14 +33,23 @@ class Part:
         return Part(self.inputs[start:stop], self.labels[start:stop])
 
 
-def mnist() -> tuple[Part, Part]:
-    """Training and test part."""
+def idx_parts(folder: Path) -> tuple[Part, Part]:
+    """Training and test part of MNIST or of Fashion-MNIST, normalised as the published networks were trained."""
+
+    def read(name: str) -> Tensor:
+        content = gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes())
+        start = 4 + 4 * content[3]
+        return torch.from_numpy(np.frombuffer(content[start:], np.uint8).copy())
 
     def part(name: str) -> Part:
-        raw = torch.from_numpy(idx(f"{name}-images-idx3-ubyte").copy()).unsqueeze(1)
-        return Part(MNIST.exact_batch(raw), torch.from_numpy(idx(f"{name}-labels-idx1-ubyte").copy()).long())
+        return Part(MNIST.exact_batch(read(f"{name}-images-idx3").view(-1, 1, 28, 28)), read(f"{name}-labels-idx1").long())
 
     return part("train"), part("t10k")
+
+
+def mnist() -> tuple[Part, Part]:
+    """Training and test part."""
+    return idx_parts(data.mnist_folder())
 
 
 @torch.no_grad()
