@@ -25,7 +25,7 @@ from transfuse.engine import parallel
 from transfuse.engine.loader import is_labelled
 from transfuse.evaluate import metrics
 from transfuse.evaluate.summary import transfer_summary
-from transfuse.jobs import control, distill, finish, fuse_student, opening, terms
+from transfuse.jobs import control, distill, export, finish, fuse_student, opening, terms
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.class_sets import Known, open_known, overlaps, refuse_gaps
 from transfuse.jobs.context import Context, Live, Run, split_ready
@@ -112,7 +112,9 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     for note in overlaps(sources):
         context.say(note)
     assert recipe.student is not None
-    outputs = count_outputs(open_student(recipe.student, data, recipe.seed, context.live.student), data)
+    student = open_student(recipe.student, data, recipe.seed, context.live.student)
+    outputs = count_outputs(student, data)
+    export.rehearse(recipe.export, student, data)
     decided, reasons = with_objectives(recipe)
     if not known and decided.control != "none":
         decided = decided.model_copy(update={"control": "none"})
@@ -195,9 +197,11 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
     student = distill.obtain_student(context, lesson, data, student, objectives, oracles, {})
     evaluate(context, opened, oracles, student, joint, began)
+    failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

@@ -66,7 +66,8 @@ def check(recipe: AssistantsRecipe, reporter: Reporter, live: Live) -> tuple[Rec
         teachers = _taught_by(recipe, recipe.teachers["teacher"], earlier)
         own = live.student if block is recipe.student else None
         objects = lineage.beside(live, live.teachers if _is_first(recipe, number) else {}, own)
-        link = lineage.distillation(recipe, {"student": block, "teachers": teachers})
+        exported = recipe.export if block is recipe.student else []
+        link = lineage.distillation(recipe, {"student": block, "teachers": teachers, "export": exported})
         found.append(checking.run(link, reporter if not found else Silent(), objects))
     resolved, reasons = series.decided(recipe, found[0][0], found[0][1], ("student",))
     return resolved, reasons
@@ -135,8 +136,7 @@ def _runs(context: Context, recipe: AssistantsRecipe) -> Run:
         "aggregate": None,
         "reasons": {"aggregate": "the runs are different networks; seeds=5 runs the chain five times and sums up"},
     }
-    series.ship(context, STUDENT)
-    return series.finish(context, summary)
+    return series.deliver(context, recipe, STUDENT, summary)
 
 
 def _original(context: Context, recipe: AssistantsRecipe, number: int) -> tuple[TeacherBlock, nn.Module | None]:

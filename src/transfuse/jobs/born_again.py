@@ -55,7 +55,7 @@ def check(recipe: BornAgainRecipe, reporter: Reporter, live: Live) -> tuple[Reci
     """
     teachers = recipe.teachers or {"teacher": TeacherBlock.like(recipe.student, recipe.train)}
     objects = lineage.beside(live, live.teachers if recipe.teachers else {"teacher": live.student}, live.student)
-    first, reasons = checking.run(lineage.distillation(recipe, {"teachers": teachers}), reporter, objects)
+    first, reasons = checking.run(lineage.distillation(recipe, {"teachers": teachers, "export": recipe.export}), reporter, objects)
     resolved, reasons = series.decided(recipe, first, reasons, ("teachers",))
     assert isinstance(resolved, BornAgainRecipe)
     if live.student is not None and resolved.data.task == "regression":
@@ -92,8 +92,7 @@ def _runs(context: Context, recipe: BornAgainRecipe) -> Run:
         **_figures(context, recipe, taught),
         **series.aggregated([summary for _, summary in taught]),
     }
-    series.ship(context, members[-1].name)
-    return series.finish(context, summary)
+    return series.deliver(context, recipe, members[-1].name, summary)
 
 
 def _member(context: Context, recipe: BornAgainRecipe, number: int) -> Member:

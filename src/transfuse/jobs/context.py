@@ -77,6 +77,8 @@ class Context:
     def keep(self, name: str, value: Any) -> None:
         """Remembers a figure across an interruption (seconds, forwards)."""
         ledger = self.ledger
+        if name in ledger and ledger[name] == value:
+            return  # asked at every logged step, and writing waits for the disk
         ledger[name] = value
         if ranks.rank() == 0:
             write_json(self.rundir.path / "ledger.json", ledger)

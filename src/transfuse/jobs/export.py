@@ -92,22 +92,24 @@ def at_end(context: Context, targets: Sequence[Settings], student: Model, data: 
     """
     if not targets or ranks.rank() != 0:
         return []
-    shipment, failed = of_job(student, data), []
+    return ship_all(context, unshipped(targets, context.rundir.exports), of_job(student, data))
+
+
+def ship_all(context: Context, targets: Sequence[Settings], shipment: Shipment) -> list[TransfuseError]:
+    """Ships every target into the run folder; gives what went wrong, for `refuse`."""
+    failed = []
     for name, settings in _each(targets):
-        folder = context.rundir.exports / name
-        if (folder / VERDICT).exists():
-            continue
         try:
-            ship(shipment, name, settings, folder, context)
+            ship(shipment, name, settings, context.rundir.exports / name, context)
         except TransfuseError as error:
             context.say(f"export {name}: {error.what}")
             failed.append(error)
     return failed
 
 
-def missing(targets: Sequence[Settings], exports: Path) -> bool:
-    """Whether a finished run still has targets to ship."""
-    return any(not (exports / name / VERDICT).exists() for name, _ in _each(targets))
+def unshipped(targets: Sequence[Settings], exports: Path) -> list[Settings]:
+    """The targets that a run folder has no verdict about yet."""
+    return [entry for entry in targets if not (exports / next(iter(entry)) / VERDICT).exists()]
 
 
 def refuse(failed: Sequence[TransfuseError]) -> None:

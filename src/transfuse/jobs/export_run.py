@@ -11,7 +11,7 @@ from transfuse import data as sources
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import DataRequest, DataSet, Model
 from transfuse.errors import ExportError, ModelError, RunError, TransfuseError
-from transfuse.jobs import domains, opening
+from transfuse.jobs import domains, opening, tasks
 from transfuse.jobs.context import Context, Live
 from transfuse.jobs.export import Settings, Shipment, of_job, refuse, ship
 from transfuse.jobs.kept import kept_shipment
@@ -21,6 +21,7 @@ from transfuse.jobs.rundir import RunDir
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.load import load
 from transfuse.recipe.schema import Recipe
+from transfuse.recipe.together import TogetherRecipe
 from transfuse.report import page
 
 
@@ -124,7 +125,9 @@ def _open_data(recipe: Recipe, data: Any, context: Context) -> DataSet:
             block = recipe.target.model_copy(update={"source": data if isinstance(data, str) else "live"})
             return sources.open_data(data, opening.request_of(block, {"student": recipe.student}))
         return domains.open_both(recipe, context).data
-    block: Any = getattr(recipe, "data", None)
+    if isinstance(recipe, TogetherRecipe) and data is None:
+        return tasks.open_both(recipe, context).target
+    block: Any = getattr(recipe, type(recipe).data_keys[-1], None)
     if block is None:
         raise ExportError("the run's recipe names no data", where=str(context.rundir.resolved), fix="give them: data=SOURCE")
     shown: dict[str, Any] = {key: getattr(recipe, key) for key in ("student", "model") if getattr(recipe, key, None) is not None}

@@ -19,7 +19,7 @@ from transfuse.data import check as data_check
 from transfuse.errors import RecipeError
 from transfuse.evaluate import metrics
 from transfuse.fusion.output_rule import labelled
-from transfuse.jobs import amalgamate, finish, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
+from transfuse.jobs import amalgamate, export, finish, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
 from transfuse.jobs.answers import Oracle
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.fuse_panel import Panel, Way
@@ -117,11 +117,16 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     sources = fuse_sources.open_all(recipe, data, context)
     outputs = data.outputs
     if recipe.student is not None:
-        outputs = count_outputs(open_student(recipe.student, data, recipe.seed, context.live.student), data)
+        student = open_student(recipe.student, data, recipe.seed, context.live.student)
+        outputs = count_outputs(student, data)
+        export.rehearse(recipe.export, student, data)
     fuse_ways.refuse_settings(recipe, data)
     decided, reasons = fuse_ways.decide(recipe, data, sources)
     if decided.student is None and fuse_sources.tables_among(sources):
         names = ", ".join(fuse_sources.tables_among(sources))
+        if recipe.export:
+            what = f"{names}: a table answers for known samples only, so what is fused with it is a table, which no format can hold"
+            raise RecipeError(what, where="export", fix="give a student, which learns from the fusion and is exported")
         context.say(
             f"{names}: a table answers for known samples only, so what is fused with it is a table, too; give a student to ship one"
         )
@@ -185,8 +190,10 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     elif not context.rundir.student.exists():
         models.save_model(chosen.model, context.rundir.student, {"way": chosen.name})
     fuse_finish.evaluate(context, recipe, found, began)
-    finish.report(context)
     shipped = found.student or chosen.model
+    failed = export.at_end(context, recipe.export, shipped, data) if shipped is not None else []
+    finish.report(context)
+    export.refuse(failed)
     return Run(context.rundir.path, shipped.network if shipped is not None else None)
 
 

@@ -137,7 +137,7 @@ def parts_of(data: DataSet, panel: Panel) -> list[Samples]:
 
 
 def distillation(recipe: FuseRecipe, teachers: Mapping[str, TeacherBlock]) -> DistillRecipe:
-    """The recipe of the student's own run."""
+    """The recipe of the student's own run; what the fusion exports is the fusion's to write."""
     assert recipe.student is not None
     assert isinstance(recipe.objectives, list)
     blocks: list[ObjectiveBlock] = recipe.objectives

@@ -23,8 +23,11 @@ _COSTS = ("parameters", "macs", "bytes")
 
 
 def distillation(recipe: TaughtRecipe, changes: Mapping[str, Any]) -> DistillRecipe:
-    """One link of a chain: the keys that the recipe shares with a distillation, and others in their place."""
-    shared = [key for key in DistillRecipe.model_fields if key in type(recipe).model_fields and key != "job"]
+    """One link of a chain: the keys that the recipe shares with a distillation, and others in their place.
+
+    A link exports nothing unless the changes say so: what is shipped is the series' student.
+    """
+    shared = [key for key in DistillRecipe.model_fields if key in type(recipe).model_fields and key not in ("job", "export")]
     values = {key: getattr(recipe, key) for key in shared}
     return DistillRecipe.model_validate({"job": "distill", **values, "seeds": None, **changes})
 

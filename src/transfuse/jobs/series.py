@@ -17,19 +17,19 @@ from transfuse.core.types import Progress
 from transfuse.engine import parallel
 from transfuse.errors import RecipeError, RunError
 from transfuse.evaluate.aggregate import over_runs
-from transfuse.jobs import resume
+from transfuse.jobs import export, export_run, resume
 from transfuse.jobs.context import Context, Live, Run, read_figures
 from transfuse.jobs.opening import commit_here, describe
 from transfuse.jobs.rundir import RunDir, default_out, environment, remove, replacing, write_json, write_text
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import dump, load
-from transfuse.recipe.schema import Recipe
+from transfuse.recipe.schema import Recipe, TaughtRecipe
 from transfuse.report import series_card, series_page
 from transfuse.report.series import one_line
 
 RUNS = "runs"  # the folder of the run folders
 GIVEN = "recipe.given.yaml"  # the recipe with some `auto` left to each run
-_SERIES_OWN = ("job", "seed", "seeds", "out")
+_SERIES_OWN = ("job", "seed", "seeds", "out", "export")
 _OF_A_RUN = ("models", "teachers", "transfer", "teacher_forwards", "seconds", "extract")
 
 
@@ -251,6 +251,21 @@ def ship(context: Context, name: str) -> None:
     for path in (source.student.with_suffix(".json"), source.student):
         with replacing(context.rundir.path / path.name) as temporary:
             shutil.copyfile(path, temporary)
+
+
+def deliver(context: Context, recipe: TaughtRecipe, name: str, summary: Mapping[str, Any]) -> Run:
+    """The end of a series that ships one run's student: its weights, what the recipe exports, summary, report and card.
+
+    Raises:
+        TransfuseError: an export doesn't pass; everything else is written first.
+    """
+    ship(context, name)
+    targets = export.unshipped(recipe.export, context.rundir.exports)
+    shipment = export_run.of_run(folder(context, name), context.live.data, context) if targets else None
+    failed = export.ship_all(context, targets, shipment) if shipment is not None else []
+    run = finish(context, summary)
+    export.refuse(failed)
+    return run
 
 
 def finish(context: Context, summary: Mapping[str, Any]) -> Run:

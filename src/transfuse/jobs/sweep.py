@@ -65,7 +65,7 @@ def check(recipe: SweepRecipe, reporter: Reporter, live: Live) -> tuple[Recipe, 
         TransfuseError: one of them would be refused; names the key.
     """
     require_optuna()
-    base, reasons = checking.run(lineage.distillation(recipe, {}), reporter, live)
+    base, reasons = checking.run(lineage.distillation(recipe, {"export": recipe.export}), reporter, live)
     assert isinstance(base, DistillRecipe)
     given = lineage.distillation(recipe, {"objectives": base.objectives})
     refuse_space(given, recipe.entries)
@@ -265,8 +265,7 @@ def _finish(context: Context, recipe: SweepRecipe, entries: list[dict[str, Any]]
         "transfer": picked["transfer"],
         **series.aggregated(summaries),
     }
-    series.ship(context, best)
-    return series.finish(context, summary)
+    return series.deliver(context, recipe, best, summary)
 
 
 def _for_all_to_see(entry: Mapping[str, Any], shown: set[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from transfuse.engine.schedule import weight_function
 from transfuse.engine.steppers.tasks import TaskLoss, Uncertain
 from transfuse.errors import DataError, RecipeError
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, opening, terms
+from transfuse.jobs import control, export, opening, terms
 from transfuse.jobs.context import Context
 from transfuse.jobs.domains import opened_at_one_size
 from transfuse.jobs.networks import count_outputs, example, open_student
@@ -141,6 +141,7 @@ def _refuse(recipe: TogetherRecipe, both: Both, student: Model) -> None:
         raise RecipeError(what, where=f"augment.{mixing[0]}", fix="leave it out")
     refuse_augmentation(recipe.augment, both.target)
     build_terms(recipe, both, student, 1.0)
+    export.rehearse(recipe.export, student, both.target)
     refuse_unwritable(Path(recipe.cache.dir))
 
 

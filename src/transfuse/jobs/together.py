@@ -18,7 +18,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.order import TargetOrder
 from transfuse.engine.steppers.tasks import SeveralTasks
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, finish, opening, tasks, terms
+from transfuse.jobs import control, export, finish, opening, tasks, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.networks import open_student, restore
 from transfuse.jobs.rundir import replacing
@@ -81,9 +81,11 @@ def _stages(context: Context, recipe: TogetherRecipe, both: tasks.Both, began: f
 
     source_test = both.source.test if both.shared else None
     finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began, source_test)
+    failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
     parallel.stop()
+    export.refuse(failed)
     return Run(context.rundir.path, student.network)
 
 

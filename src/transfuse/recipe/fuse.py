@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, LearnerBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.fused_features import FeaturesBlock
 from transfuse.recipe.methods import Auto, Block, ObjectiveBlock
 from transfuse.recipe.problems import raise_all, under
@@ -68,6 +69,8 @@ class FuseRecipe(Recipe):
     """what the result may cost"""
     samples: bool = True
     """keep a few raw inputs in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which what is fused is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @field_validator("how", mode="before")
     @classmethod

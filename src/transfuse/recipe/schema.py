@@ -140,6 +140,8 @@ class TaughtRecipe(Recipe):
     """what the student may cost; the report says met or missed"""
     samples: bool = True
     """keep a few raw inputs in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @model_validator(mode="before")
     @classmethod
@@ -172,5 +174,3 @@ class DistillRecipe(TaughtRecipe):
     }
 
     job: Literal["distill"] = "distill"
-    export: Targets = Field(default=[])
-    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import BudgetBlock, CacheBlock, DataBlock, ModelBlock, TrainBlock, source_string
+from transfuse.recipe.delivery import Targets
 from transfuse.recipe.methods import one_method
 from transfuse.recipe.schema import Recipe
 
@@ -55,6 +56,8 @@ class TogetherRecipe(Recipe):
     """what the student may cost; the report says met or missed"""
     samples: bool = True
     """keep a few raw inputs of the target's test part in the run folder for galleries"""
+    export: Targets = Field(default=[])
+    """formats in which the student is shipped at the end, each run and compared: onnx, {onnx_int8: {...}} (transfuse ls targets)"""
 
     @field_validator("source_weight", mode="before")
     @classmethod

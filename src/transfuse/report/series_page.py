@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from transfuse.report import asked, flow, series, series_plots
+from transfuse.report import asked, exports, flow, series, series_plots
 from transfuse.report.collect import RunFiles, collect_frame, write_whole
 from transfuse.report.page import data_uri, environment_lines, script_json, style, template
 
@@ -36,6 +36,7 @@ def render(run: RunFiles) -> str:
         notes=series.notes(summary),
         spreads=series.spread_rows(summary),
         spread_note=series.spread_note(summary),
+        exported=exports.tables(run.path),
         figures=series_plots.figures(summary),
         flow=flow.draw(run.recipe),
         asked=asked.lines(run.recipe),
