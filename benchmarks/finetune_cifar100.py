@@ -27,11 +27,11 @@ from transfuse.recipe.load import from_values
 SEEDS = (0, 1, 2)
 POLICIES = ("probe", "lp_ft", "full")
 LABELS = {"cifar100": (10, 40, 80), "fashion_mnist": (10, 50, 250)}
-STEPS = {"cifar100": 100, "fashion_mnist": 60}
+STEPS = {"cifar100": 400, "fashion_mnist": 200}
 BATCH = 64
 VALIDATIONS = 4  # of each training
 RATE, SCRATCH_RATE, PROBE_RATE = 3e-3, 3e-3, 1e-2
-TRAIN = {"batch_size": BATCH, "optimizer": {"adamw": {}}, "precision": "fp32"}
+TRAIN = {"batch_size": BATCH, "optimizer": {"adamw": {}}, "precision": "bf16"}
 
 
 def source_of(work: Path, name: str) -> str:
@@ -100,17 +100,24 @@ def row(name: str, labels: int, policy: str, summaries: list[dict[str, Any]]) ->
     }
 
 
+def best_validation(folder: Path) -> float:
+    """The best accuracy on the validation part that a training met."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return max(one["metrics"]["accuracy"] for one in rows if one["kind"] == "val")
+
+
 def choose(work: Path) -> None:
     """Prints validation accuracies of learning rates on 40 labels of CIFAR-100 and 50 of Fashion-MNIST, with a seed of their own."""
     for name, labels in (("cifar100", 40), ("fashion_mnist", 50)):
         for rates in ((3e-4, 1e-3), (1e-3, 3e-3), (3e-3, 1e-2)):
             out = work / "choose" / f"{name}-{rates[0]:g}"
             run(work, recipe(work, name, labels, "full", 100, rates), out)
-            best = {}
-            for place in (out, out / "control"):
-                rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-                best[place.name] = max(one["metrics"]["accuracy"] for one in rows if one["kind"] == "val")
+            best = {place.name: best_validation(place) for place in (out, out / "control")}
             print(f"{name}: rate {rates[0]:g} {best[out.name]:.4f}; from scratch {rates[1]:g} {best['control']:.4f}", flush=True)
+        for rate in (3e-3, 1e-2, 3e-2):
+            out = work / "choose" / f"{name}-probe-{rate:g}"
+            values = {**recipe(work, name, labels, "probe", 100, (RATE, SCRATCH_RATE)), "lr": rate, "control": "none"}
+            print(f"{name}: rate of the probe {rate:g} {run(work, values, out) and best_validation(out):.4f}", flush=True)
 
 
 @click.command(help=__doc__)
