@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks import data, results
 from transfuse.core.vision import import_torchvision
-from transfuse.jobs.training import views_of
+from transfuse.jobs.train.training import views_of
 from transfuse.recipe.augment import AugmentBlock
 
 BLOCKS = 15

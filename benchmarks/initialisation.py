@@ -30,7 +30,7 @@ from transfuse.core.types import DataRequest, ModelRequest
 from transfuse.data.splits import held_out
 from transfuse.evaluate.statistics import over_seeds
 from transfuse.fusion.alignment.tracing import trace
-from transfuse.jobs.initialisation import moments_of
+from transfuse.jobs.parts.initialisation import moments_of
 from transfuse.models import open_model
 from transfuse.policies import init
 from transfuse.policies.init._scene import SAMPLES, Scene

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfuse import data, errors, models, objectives, testing
     from transfuse.errors import TransfuseError
-    from transfuse.jobs.api import adapt, assistants, born_again, distill, extract, finetune, fuse, resume, sweep, together
     from transfuse.jobs.context import Run
-    from transfuse.jobs.delivering import export, load, predict
-    from transfuse.jobs.measuring import compare, eval, push
+    from transfuse.jobs.python.api import adapt, assistants, born_again, distill, extract, finetune, fuse, resume, sweep, together
+    from transfuse.jobs.python.delivering import export, load, predict
+    from transfuse.jobs.python.measuring import compare, eval, push
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,22 +48,22 @@ __all__ = [
 
 # name -> module that defines it
 _LAZY = {
-    "adapt": "transfuse.jobs.api",
-    "assistants": "transfuse.jobs.api",
-    "born_again": "transfuse.jobs.api",
-    "distill": "transfuse.jobs.api",
-    "extract": "transfuse.jobs.api",
-    "fuse": "transfuse.jobs.api",
-    "finetune": "transfuse.jobs.api",
-    "resume": "transfuse.jobs.api",
-    "sweep": "transfuse.jobs.api",
-    "together": "transfuse.jobs.api",
-    "compare": "transfuse.jobs.measuring",
-    "eval": "transfuse.jobs.measuring",
-    "push": "transfuse.jobs.measuring",
-    "export": "transfuse.jobs.delivering",
-    "load": "transfuse.jobs.delivering",
-    "predict": "transfuse.jobs.delivering",
+    "adapt": "transfuse.jobs.python.api",
+    "assistants": "transfuse.jobs.python.api",
+    "born_again": "transfuse.jobs.python.api",
+    "distill": "transfuse.jobs.python.api",
+    "extract": "transfuse.jobs.python.api",
+    "fuse": "transfuse.jobs.python.api",
+    "finetune": "transfuse.jobs.python.api",
+    "resume": "transfuse.jobs.python.api",
+    "sweep": "transfuse.jobs.python.api",
+    "together": "transfuse.jobs.python.api",
+    "compare": "transfuse.jobs.python.measuring",
+    "eval": "transfuse.jobs.python.measuring",
+    "push": "transfuse.jobs.python.measuring",
+    "export": "transfuse.jobs.python.delivering",
+    "load": "transfuse.jobs.python.delivering",
+    "predict": "transfuse.jobs.python.delivering",
     "Run": "transfuse.jobs.context",
     "TransfuseError": "transfuse.errors",
 }

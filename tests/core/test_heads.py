@@ -9,7 +9,7 @@ from transfuse.core.taps import Taps
 from transfuse.core.types import Target
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.jobs.networks import BinaryHead, Rescaled
+from transfuse.jobs.parts.networks import BinaryHead, Rescaled
 from transfuse.models.classes import SelectedOutputs
 
 

@@ -15,7 +15,7 @@ from transfuse.core.taps import Taps
 from transfuse.core.types import ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.jobs.networks import BinaryHead
+from transfuse.jobs.parts.networks import BinaryHead
 from transfuse.models import open_model
 from transfuse.models.classes import SelectedOutputs
 from transfuse.testing import processes

@@ -20,8 +20,9 @@ import transfuse
 from transfuse import objectives
 from transfuse.core.protocols import Silent
 from transfuse.errors import DataError, RecipeError, RunError, TransfuseError
-from transfuse.jobs import adapt, check, finish, resume
+from transfuse.jobs import adapt, check, resume
 from transfuse.jobs.context import Live
+from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import dump, from_text, from_values, load
 
 DOMAINS = [name for name in objectives.names() if "domains" in objectives.card(name).needs]

@@ -11,8 +11,8 @@ from transfuse.data import open_data
 from transfuse.engine.loader import MemoryLoader
 from transfuse.engine.order import Order
 from transfuse.errors import DataError, RecipeError
-from transfuse.jobs.pools import training_pool
-from transfuse.jobs.training import views_of
+from transfuse.jobs.parts.pools import training_pool
+from transfuse.jobs.train.training import views_of
 from transfuse.recipe.augment import AugmentBlock, MixupBlock
 
 EVERYTHING = {

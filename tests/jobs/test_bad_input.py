@@ -12,8 +12,9 @@ from torch import nn
 import transfuse
 from transfuse.core.protocols import Silent
 from transfuse.errors import DataError, ModelError, NumericsError, RecipeError, RunError, TransfuseError
-from transfuse.jobs import control, resume, rundir
+from transfuse.jobs import resume, rundir
 from transfuse.jobs.rundir import RunDir
+from transfuse.jobs.train import control
 from transfuse.recipe.load import from_values
 
 

@@ -14,8 +14,10 @@ import transfuse
 from transfuse.core.protocols import Silent
 from transfuse.engine.teacher_cache.listing import entries
 from transfuse.errors import RecipeError, RunError
-from transfuse.jobs import distill, finish, refusals
+from transfuse.jobs import distill
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.fill import fill, fill_with_ray
+from transfuse.jobs.prepare import refusals
 from transfuse.recipe.load import dump, from_values
 
 from .conftest import lines

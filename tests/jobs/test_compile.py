@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from transfuse.engine.precision import has_cpp_compiler
-from transfuse.jobs import distill, finish
+from transfuse.jobs import distill
+from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import from_values
 
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 import transfuse
 from transfuse.cli.main import run as command
+from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
 
 TRAIN = {"steps": 8, "batch_size": 32, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32"}
@@ -39,8 +40,6 @@ def start(tmp_path):
         recipe = from_values(
             {"train": TRAIN, "cache": {"dir": str(tmp_path / "cache")}, "samples": False, "out": str(tmp_path / "run"), **values}
         )
-        from transfuse.jobs.runner import runner_of
-
         return runner_of(recipe).run(recipe)
 
     return go
@@ -67,7 +66,13 @@ def test_a_network_of_two_sets_is_exported_and_judged_on_the_target(start, moved
 def sources(tmp_path_factory):
     """Two networks that learnt a little."""
     folder = tmp_path_factory.mktemp("sources")
-    settings = {"objectives": ["cross_entropy"], "control": "none", "samples": False, "train": TRAIN, "cache": {"dir": str(folder / "cache")}}
+    settings = {
+        "objectives": ["cross_entropy"],
+        "control": "none",
+        "samples": False,
+        "train": TRAIN,
+        "cache": {"dir": str(folder / "cache")},
+    }
     for seed, name in enumerate("ab"):
         transfuse.distill("bundled:digits", MLP, seed=seed, out=folder / name, **settings)
     return {name: f"run:{folder / name}" for name in "ab"}
@@ -88,7 +93,12 @@ def test_a_fusion_with_a_table_refuses_to_export_before_it_asks_anybody(start, s
     with np.load(Path(sources["a"].removeprefix("run:")) / "predictions" / "student.npz") as kept:
         ids = np.concatenate([kept["ids"], kept["val_ids"]])
         logits = np.concatenate([kept["outputs"], kept["val_outputs"]])
-    np.savez(tmp_path / "people.npz", ids=ids, logits=logits + np.random.default_rng(0).normal(size=logits.shape), classes=np.array([str(number) for number in range(10)]))
+    np.savez(
+        tmp_path / "people.npz",
+        ids=ids,
+        logits=logits + np.random.default_rng(0).normal(size=logits.shape),
+        classes=np.array([str(number) for number in range(10)]),
+    )
     listed = f"sources={{a: '{sources['a']}', people: 'predictions:{tmp_path / 'people.npz'}'}}"
     code = command(["fuse", "data=bundled:digits", listed, "how=mean_probabilities", "export=[onnx]", f"out={tmp_path / 'table'}"])
     said = capsys.readouterr().err
@@ -126,7 +136,7 @@ def test_a_sweep_exports_the_trial_that_validation_chose(start):
 
 
 def test_a_series_whose_export_was_cut_off_ships_it_when_it_is_resumed(start, monkeypatch, tmp_path):
-    from transfuse.jobs import export
+    from transfuse.jobs.deliver import export
 
     monkeypatch.chdir(tmp_path)
 

@@ -17,7 +17,9 @@ from transfuse.cli.main import run as command
 from transfuse.core.protocols import Silent
 from transfuse.core.types import ModelRequest
 from transfuse.errors import TransfuseError
-from transfuse.jobs import check, distill, extract, features, finish
+from transfuse.jobs import check, distill, extract
+from transfuse.jobs.deliver import finish
+from transfuse.jobs.parts import features
 from transfuse.models import open_model
 from transfuse.recipe.load import dump, from_text, from_values
 

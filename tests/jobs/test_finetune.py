@@ -19,7 +19,9 @@ from torch import nn
 import transfuse
 from transfuse import policies
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
-from transfuse.jobs import check, distill, finetune, finish, phases, rate_finder, resume, seeds
+from transfuse.jobs import check, distill, finetune, resume, seeds
+from transfuse.jobs.deliver import finish
+from transfuse.jobs.finetuning import phases, rate_finder
 from transfuse.recipe.load import from_values, load
 from transfuse.report import finetuning, series_page, words
 from transfuse.report.collect import collect

@@ -15,7 +15,8 @@ from transfuse.core.protocols import Silent
 from transfuse.data import open_data
 from transfuse.errors import RecipeError, TransfuseError
 from transfuse.evaluate import metrics
-from transfuse.jobs import check, finish, folds
+from transfuse.jobs import check, folds
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_text, from_values, load
 

@@ -17,8 +17,9 @@ from transfuse.data import open_data
 from transfuse.errors import TransfuseError
 from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
-from transfuse.jobs import finish, fuse
+from transfuse.jobs import fuse
 from transfuse.jobs.context import Context, Live
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.rundir import RunDir
 from transfuse.models import open_model, save_model
 from transfuse.recipe.load import from_arguments, from_values, load

@@ -17,7 +17,7 @@ from transfuse.data.samples import no_labels, relabel
 from transfuse.errors import DataError, ModelError
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.context import Context
-from transfuse.jobs.fuse_features import contributions, fuse_features, open_backbones
+from transfuse.jobs.fusing.features import contributions, fuse_features, open_backbones
 from transfuse.jobs.rundir import RunDir
 from transfuse.models import open_model, save_model
 from transfuse.recipe.blocks import CacheBlock, TrainBlock

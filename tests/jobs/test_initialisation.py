@@ -14,8 +14,8 @@ from transfuse.data import open_data
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs import check, distill, resume
 from transfuse.jobs.context import Context, Live
-from transfuse.jobs.initialisation import bare, initialise
-from transfuse.jobs.networks import Rescaled, open_student
+from transfuse.jobs.parts.initialisation import bare, initialise
+from transfuse.jobs.parts.networks import Rescaled, open_student
 from transfuse.jobs.rundir import RunDir
 from transfuse.models import load_weights, open_model, save_model
 from transfuse.recipe.load import from_values

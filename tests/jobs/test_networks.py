@@ -8,8 +8,8 @@ from torch import nn
 import transfuse
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataRequest, Model
-from transfuse.jobs.networks import as_binary, preprocess_of
-from transfuse.jobs.refusals import one_answer
+from transfuse.jobs.parts.networks import as_binary, preprocess_of
+from transfuse.jobs.prepare.refusals import one_answer
 from transfuse.objectives import cross_entropy_loss, kd_loss
 from transfuse.recipe.blocks import ModelBlock
 

@@ -7,7 +7,8 @@ import pytest
 
 from transfuse import objectives
 from transfuse.errors import RecipeError, TransfuseError
-from transfuse.jobs import distill, finish
+from transfuse.jobs import distill
+from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import from_values
 
 CLASSIFYING = [name for name in objectives.names() if "classification" in objectives.card(name).tasks]

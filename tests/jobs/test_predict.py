@@ -204,7 +204,7 @@ def test_a_model_that_does_not_say_its_preprocessing_is_refused(tmp_path):
 
 
 def test_a_csv_cell_with_a_comma_stays_one_cell():
-    from transfuse.jobs.predictions import lines as written
+    from transfuse.jobs.deliver.predictions import lines as written
 
     rows = [{"input": "a", "error": "no, it can't"}, {"input": "b", "class": "x,y", "probability": 1.0, "probabilities": {"x,y": 1.0}}]
     cells = list(csv.reader(io.StringIO("\n".join(written(rows, "csv")))))

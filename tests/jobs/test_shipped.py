@@ -12,8 +12,9 @@ import transfuse
 from transfuse.core.protocols import Silent
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.errors import TransfuseError
-from transfuse.jobs import distill, finish, resume
+from transfuse.jobs import distill, resume
 from transfuse.jobs.context import Live
+from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import from_values
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from transfuse.core.protocols import Silent
 from transfuse.errors import RecipeError
-from transfuse.jobs import distill, finish, resume
+from transfuse.jobs import distill, resume
+from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import from_values
 
 STEPS = 8

@@ -16,7 +16,8 @@ import transfuse
 from transfuse.cli.main import run as command
 from transfuse.core.protocols import Silent
 from transfuse.errors import DataError, RecipeError, TransfuseError
-from transfuse.jobs import check, finish, together
+from transfuse.jobs import check, together
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
 from transfuse.report import words

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tests.recipe.test_resolve import COLUMNS, PICTURES, refusals, resolved
 from transfuse import objectives
 from transfuse.errors import RecipeError
-from transfuse.jobs.training import views_of
+from transfuse.jobs.train.training import views_of
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.load import dump, from_text, from_values
 from transfuse.recipe.resolve import resolve

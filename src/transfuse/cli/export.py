@@ -23,7 +23,7 @@ def command(context: click.Context, source: str, arguments: tuple[str, ...], tru
 
     Other keys: data (in place of the run's own), out (a folder), and the settings of the target.
     """
-    from transfuse.jobs import export_run
+    from transfuse.jobs import export as export_run
     from transfuse.recipe.delivery import read_arguments
 
     asked = read_arguments(arguments)

@@ -43,7 +43,7 @@ def command(
     """
     from transfuse.errors import DataError
     from transfuse.jobs import predict as predicting
-    from transfuse.jobs import predictions as writing
+    from transfuse.jobs.deliver import predictions as writing
 
     student = predicting.Student.open(model, trusted)
     paths = predicting.found(inputs, student)

@@ -15,12 +15,15 @@ from transfuse.data import samples as pools
 from transfuse.engine import parallel
 from transfuse.engine.order import PairedOrder, SourceOrder
 from transfuse.engine.steppers.alternating import stepper_for
-from transfuse.jobs import control, domains, export, finish, opening, terms
 from transfuse.jobs.context import Context, Live, Run
-from transfuse.jobs.initialisation import initialise
-from transfuse.jobs.networks import open_student, restore
-from transfuse.jobs.pools import standardised
-from transfuse.jobs.training import Lesson, teach, views_of
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.initialisation import initialise
+from transfuse.jobs.parts.networks import open_student, restore
+from transfuse.jobs.parts.pools import standardised
+from transfuse.jobs.prepare import domains, opening
+from transfuse.jobs.train import control
+from transfuse.jobs.train.training import Lesson, teach, views_of
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.control import control_objectives
 

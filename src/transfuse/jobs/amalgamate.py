@@ -25,15 +25,20 @@ from transfuse.engine import parallel
 from transfuse.engine.loader import is_labelled
 from transfuse.evaluate import metrics
 from transfuse.evaluate.summary import transfer_summary
-from transfuse.jobs import control, distill, export, finish, fuse_student, opening, terms
-from transfuse.jobs.answers import Oracle
-from transfuse.jobs.class_sets import Known, open_known, overlaps, refuse_gaps
+from transfuse.jobs import distill
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.finish import asking, keep_predictions, known_reasons, summary_of
-from transfuse.jobs.fuse_features import refuse_copies, settled
-from transfuse.jobs.networks import count_outputs, open_student
-from transfuse.jobs.pools import training_pool
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.deliver.finish import asking, keep_predictions, known_reasons, summary_of
+from transfuse.jobs.fusing import student as fuse_student
+from transfuse.jobs.fusing.features import refuse_copies, settled
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.answers import Oracle
+from transfuse.jobs.parts.networks import count_outputs, open_student
+from transfuse.jobs.parts.pools import training_pool
+from transfuse.jobs.prepare import opening
+from transfuse.jobs.prepare.class_sets import Known, open_known, overlaps, refuse_gaps
 from transfuse.jobs.rundir import write_json
+from transfuse.jobs.train import control
 from transfuse.objectives.outputs.amalgamate import joined
 from transfuse.recipe.blocks import TeacherBlock
 from transfuse.recipe.control import control_objectives

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.engine import parallel
-from transfuse.jobs import opening
 from transfuse.jobs.context import Context, Live
+from transfuse.jobs.prepare import opening
 from transfuse.jobs.rundir import RunDir, default_out
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.schema import DistillRecipe, Recipe

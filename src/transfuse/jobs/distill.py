@@ -19,16 +19,19 @@ from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.steppers.mutual import Mutual
 from transfuse.engine.steppers.supervised import Supervised
-from transfuse.jobs import control, export, finish, opening, probing, stages, terms
-from transfuse.jobs.answers import Oracle, teachers_on
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.initialisation import initialise
-from transfuse.jobs.networks import open_student, open_teacher, restore, with_head_of
-from transfuse.jobs.peers import joined, open_peers, restore_peers, save_peers, say_where_they_begin
-from transfuse.jobs.pools import standardised, training_pool
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.answers import Oracle, teachers_on
+from transfuse.jobs.parts.initialisation import initialise
+from transfuse.jobs.parts.networks import open_student, open_teacher, restore, with_head_of
+from transfuse.jobs.parts.peers import joined, open_peers, restore_peers, save_peers, say_where_they_begin
+from transfuse.jobs.parts.pools import standardised, training_pool
+from transfuse.jobs.prepare import opening
 from transfuse.jobs.rundir import RunDir
-from transfuse.jobs.sheet import keep_views
-from transfuse.jobs.training import Lesson, teach, views_of
+from transfuse.jobs.train import control, probing, stages
+from transfuse.jobs.train.sheet import keep_views
+from transfuse.jobs.train.training import Lesson, teach, views_of
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.schema import DistillRecipe
 

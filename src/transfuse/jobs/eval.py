@@ -23,11 +23,11 @@ from transfuse.evaluate.outcomes import ClassOutcomes, MultilabelOutcomes, outco
 from transfuse.evaluate.paired import paired_tests
 from transfuse.evaluate.predict import original_units, predict
 from transfuse.evaluate.summary import model_summary
-from transfuse.jobs import opening
-from transfuse.jobs.answers import table_outputs
 from transfuse.jobs.context import Context, Live, Run
-from transfuse.jobs.eval_opening import Opened, prepare
-from transfuse.jobs.finish import keep_samples
+from transfuse.jobs.deliver.finish import keep_samples
+from transfuse.jobs.parts.answers import table_outputs
+from transfuse.jobs.prepare import opening
+from transfuse.jobs.prepare.eval_opening import Opened, prepare
 from transfuse.jobs.rundir import replacing, write_json
 from transfuse.recipe.eval import EvalRecipe
 from transfuse.report import evaluation_page

@@ -1,235 +1,169 @@
-"""transfuse export: a trained student -> files in other formats, each opened, run on real samples and compared before it counts."""
+"""transfuse export RUN: opens a finished run, or any model beside data, and ships it in the formats that are asked for."""
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from transfuse.core import ranks
-from transfuse.core.card import TaskName
-from transfuse.core.protocols import Exporter
-from transfuse.core.shipping import ExportRequest, Part
-from transfuse.core.types import DataSet, Model, Progress, Samples
-from transfuse.data import samples as pools
-from transfuse.errors import ExportError, MissingExtra, ModelError, TransfuseError
-from transfuse.export import get
-from transfuse.export.verify import Judge, mark_failed, verify
-from transfuse.jobs.context import Context
-from transfuse.jobs.rundir import remove, write_json
-
-VERDICT = "verify.json"
-MOST_SAMPLES = 2000  # on which a file is run; spread evenly over the test part where that is larger
-_BATCH = 32
-Settings = Mapping[str, Mapping[str, Any]]
-"""target -> all of its settings"""
+from transfuse import data as sources
+from transfuse.core.protocols import Reporter, Silent
+from transfuse.core.types import DataRequest, DataSet, Model
+from transfuse.errors import ExportError, ModelError, RunError, TransfuseError
+from transfuse.jobs.context import Context, Live
+from transfuse.jobs.deliver.export import Settings, Shipment, of_job, refuse, ship
+from transfuse.jobs.deliver.kept import kept_shipment
+from transfuse.jobs.parts.loading import open_anything
+from transfuse.jobs.parts.networks import check_outputs
+from transfuse.jobs.prepare import domains, opening, tasks
+from transfuse.jobs.rundir import RunDir
+from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.load import load
+from transfuse.recipe.schema import Recipe
+from transfuse.recipe.together import TogetherRecipe
+from transfuse.report import page
 
 
-@dataclass
-class Shipment:
-    """A student and what its files are calibrated and judged on.
-
-    Attributes:
-        model: trained, with preprocessing.
-        task: what its outputs mean.
-        judged: real samples, with labels where there are some.
-        split: what they are, in words.
-        parts: samples to calibrate on, by the name of their part; those that are not at hand are absent.
-    """
-
-    model: Model
-    task: TaskName
-    judged: Samples
-    split: str
-    parts: Mapping[Part, Samples]
-
-
-def of_job(student: Model, data: DataSet) -> Shipment:
-    """The shipment of a job whose data are open: judged on the test part, calibrated on all that it learnt from."""
-    train = data.train if data.unlabelled is None else pools.concat(data.train, data.unlabelled)
-    test, split = spread(data.test, MOST_SAMPLES), "test"
-    if len(test) < len(data.test):
-        split = f"{len(test):,} of the test part's {len(data.test):,}, evenly spread"
-    return Shipment(student, data.task, test, split, {"train": train, "val": data.val})
-
-
-def spread(samples: Samples, most: int) -> Samples:
-    """At most so many samples, evenly spread over all."""
-    if len(samples) <= most:
-        return samples
-    return pools.subset(samples, torch.linspace(0, len(samples) - 1, most).round().long())
-
-
-def rehearse(targets: Sequence[Settings], student: Model, data: DataSet) -> None:
-    """What could make an export fail after the training, tried before it on the untrained network; writes nothing.
-
-    Raises:
-        MissingExtra: a target's package is not installed.
-        ExportError: the network can't be had in a format.
-    """
-    if not targets or ranks.rank() != 0:
-        return
-    shipment = of_job(student, data)
-    for name, settings in _each(targets):
-        exporter = made(name, settings)
-        with _named(name):
-            exporter.rehearse(_request(shipment, Path()))
-
-
-def at_end(context: Context, targets: Sequence[Settings], student: Model, data: DataSet) -> list[TransfuseError]:
-    """Ships what a job's recipe asks for, after its figures are written. A target that was shipped already is skipped.
-
-    Returns:
-        What went wrong, for `refuse`: report and card are written first, since the training was not in vain.
-    """
-    if not targets or ranks.rank() != 0:
-        return []
-    return ship_all(context, unshipped(targets, context.rundir.exports), of_job(student, data))
-
-
-def ship_all(context: Context, targets: Sequence[Settings], shipment: Shipment) -> list[TransfuseError]:
-    """Ships every target into the run folder; gives what went wrong, for `refuse`."""
-    failed = []
-    for name, settings in _each(targets):
-        try:
-            ship(shipment, name, settings, context.rundir.exports / name, context)
-        except TransfuseError as error:
-            context.say(f"export {name}: {error.what}")
-            failed.append(error)
-    return failed
-
-
-def unshipped(targets: Sequence[Settings], exports: Path) -> list[Settings]:
-    """The targets that a run folder has no verdict about yet."""
-    return [entry for entry in targets if not (exports / next(iter(entry)) / VERDICT).exists()]
-
-
-def refuse(failed: Sequence[TransfuseError]) -> None:
-    """Ends a job whose export failed.
-
-    Raises:
-        TransfuseError: the first failure.
-    """
-    if failed:
-        raise failed[0]
-
-
-def made(name: str, settings: Mapping[str, Any]) -> Exporter:
-    """A target with its settings.
-
-    Raises:
-        MissingExtra: its package is not installed.
-    """
-    exporter: Any = get(name)
-    for package in exporter.packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "torchao" if package == "torchao" else "export", f"export to {name}")
-    return exporter(**settings)
-
-
-def ship(shipment: Shipment, name: str, settings: Mapping[str, Any], folder: Path, context: Context) -> dict[str, Any]:
-    """Writes one target, opens what was written, compares and times it, and keeps the verdict.
+def run(
+    source: str | Path,
+    targets: Sequence[Settings],
+    data: Any = None,
+    out: str | Path | None = None,
+    trusted: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Path]:
+    """Ships a student.
 
     Args:
-        shipment: what, and what on.
-        name: the target.
-        settings: all of its settings.
-        folder: where to; what an earlier export left there is replaced.
-        context: who is told.
+        source: a run folder, or a model source string, which needs `data`.
+        targets: of the recipe's key `export`, validated.
+        data: in place of the run's own: a source string, or live data as in `distill`.
+        out: the folder; None: RUN/exports. One target is written into the folder itself, several each into one of its own.
+        trusted: the model's file may be unpickled.
+        reporter: who is told.
 
     Returns:
-        The content of verify.json.
+        Target -> the file that is shipped.
 
     Raises:
-        ExportError: it can't be written in this format, or what was written doesn't pass: the file is then called student.failed.*.
-        ModelError: what was written can't be opened again.
-        MissingExtra: the target's package is not installed.
+        TransfuseError: the run can't be read, a target can't be written, or what was written doesn't pass.
     """
-    exporter = made(name, settings)
-    context.say(f"export {name}: writing")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / VERDICT).unlink(missing_ok=True)
-    for old in folder.glob("student.*"):
-        remove(old)
-    with _named(name):
-        written = exporter.write(_request(shipment, folder))
-    judge = Judge(shipment.judged, shipment.split, shipment.task, exporter.marks, _listener(context, name))
+    path = Path(source).expanduser()
+    rundir = RunDir(path) if path.is_dir() else None
+    context = Context(rundir or RunDir(out or "."), reporter or Silent(), live=Live(data=data if not isinstance(data, str) else None))
+    if out is None and rundir is None:
+        raise ExportError("where should the files go?", where="out", fix="name a folder: out=FOLDER")
+    shipment = of_run(rundir, data, context) if rundir is not None else of_model(str(source), data, trusted, context)
+    names = [next(iter(entry)) for entry in targets]
+    folders = {name: _folder(rundir, out, name, alone=len(names) == 1) for name in names}
+    files, failed = {}, []
+    for entry in targets:
+        name, settings = next(iter(entry.items()))
+        try:
+            verdict = ship(shipment, name, settings, folders[name], context)
+            files[name] = folders[name] / verdict["file"]
+        except TransfuseError as error:
+            if len(names) > 1:
+                context.say(f"export {name}: {error.what}")
+            failed.append(error)
+    if rundir is not None and out is None:
+        page.write(rundir.path)  # it says what was shipped
+    refuse(failed)
+    return files
+
+
+def _folder(rundir: RunDir | None, out: str | Path | None, name: str, alone: bool) -> Path:
+    """Where a target goes; somebody else's files are left alone.
+
+    Raises:
+        ExportError: the folder holds something else than an export.
+    """
+    if out is None:
+        assert rundir is not None
+        return rundir.exports / name
+    folder = Path(out).expanduser() if alone else Path(out).expanduser() / name
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "verify.json").exists())):
+        raise ExportError("holds other files than an export", where=str(folder), fix="name an empty or new folder with out=FOLDER")
+    return folder
+
+
+def of_run(rundir: RunDir, data: Any, context: Context) -> Shipment:
+    """A finished run's student, on the run's own data or the given ones.
+
+    Raises:
+        RunError: unfinished, or changed by hand so that its files don't go together.
+        ModelError: no student, or one that can't be rebuilt.
+    """
+    summary = rundir.read_summary()
+    task = summary.get("task")
+    if task not in ("classification", "multilabel", "regression"):
+        raise RunError(f"its task is {task!r}", where=str(rundir.summary), fix="the file was changed by hand: put it back")
+    model = open_anything(f"run:{rundir.path}")
+    if model.preprocess is None:
+        raise RunError("student.json says no preprocess", where=str(rundir.path), fix="the file was changed by hand: put it back")
+    recipe = load(rundir.resolved)
+    blocks = [getattr(recipe, key, None) for key in type(recipe).data_keys]
+    live = any(block is not None and block.source == "live" for block in blocks)
+    if data is None and live:
+        return kept_shipment(rundir, model, task)
+    opened = _open_data(recipe, data, context)
+    if opened.task != task or (model.classes is not None and opened.classes and model.classes != opened.classes):
+        what = f"the student answers {task} on {_some(model.classes)}, the data are {opened.task} on {_some(opened.classes)}"
+        raise RunError(what, where=str(rundir.path), fix="student.json or the data were changed since: give the data it learnt from")
     try:
-        verdict = verify(shipment.model, written, exporter.open(folder), judge)
-    except ModelError:
-        mark_failed(folder, written.file)
-        raise
-    verdict = {"target": name, "settings": dict(settings), **verdict}
-    if not verdict["passed"]:
-        verdict["file"] = mark_failed(folder, written.file).name
-    write_json(folder / VERDICT, verdict)
-    for remark in verdict["remarks"]:
-        context.say(f"export {name}: {remark}")
-    if not verdict["passed"]:
-        what = f"the written file doesn't pass: {'; '.join(verdict['failures'])}"
-        raise ExportError(what, where=str(folder / verdict["file"]), fix=_advice(name, settings, folder))
-    context.say(f"export {name}: {in_words(verdict)} ({folder / verdict['file']})")
-    return verdict
+        check_outputs(model, opened, "student")
+    except ModelError as error:
+        raise RunError(error.what, where=str(rundir.path), fix="student.json or the data were changed since the training") from error
+    return of_job(model, opened)
 
 
-def in_words(verdict: Mapping[str, Any]) -> str:
-    """A file that passed, in one line."""
-    size = f"{verdict['bytes'] / 1e6:.3g} MB" if verdict["bytes"] >= 1e6 else f"{verdict['bytes'] / 1e3:.3g} kB"
-    same = f"largest difference {verdict['largest_difference']['relative']:.1g} of the largest output"
-    if verdict.get("agreement", 1.0) < 1:
-        same = f"decides as the network does on {100 * verdict['agreement']:.2f}%"
-    times = verdict["latency_ms"]
-    speed = f"{times['p50']:.3g} ms a sample, {times['against']['the network in torch']['ratio']:.2f} times the network in torch"
-    return f"verified on {verdict['samples']:,} samples: {same}; {size}, {speed}"
+def _open_data(recipe: Recipe, data: Any, context: Context) -> DataSet:
+    """The recipe's data, or others in their place with the recipe's splits."""
+    if isinstance(recipe, AdaptRecipe):
+        if data is not None:
+            block = recipe.target.model_copy(update={"source": data if isinstance(data, str) else "live"})
+            return sources.open_data(data, opening.request_of(block, {"student": recipe.student}))
+        return domains.open_both(recipe, context).data
+    if isinstance(recipe, TogetherRecipe) and data is None:
+        return tasks.open_both(recipe, context).target
+    block: Any = getattr(recipe, type(recipe).data_keys[-1], None)
+    if block is None:
+        raise ExportError("the run's recipe names no data", where=str(context.rundir.resolved), fix="give them: data=SOURCE")
+    shown: dict[str, Any] = {key: getattr(recipe, key) for key in ("student", "model") if getattr(recipe, key, None) is not None}
+    shown |= {**getattr(recipe, "teachers", {}), **getattr(recipe, "peers", {})}
+    given = block.source if data is None else data
+    block = block.model_copy(update={"source": given if isinstance(given, str) else "live"})
+    return sources.open_data(given, opening.request_of(block, shown))
 
 
-def _advice(name: str, settings: Mapping[str, Any], folder: Path) -> str:
-    details = f"see {folder / VERDICT}"
-    if "calibration" in settings:
-        return f"calibrate on more samples or with method: entropy, or lower least_agreement and raise most_loss; {details}"
-    if "least_agreement" in settings:
-        return f"lower least_agreement and raise most_loss, or export to another format; {details}"
-    return f"the exporter {name} got it wrong: please report it; {details}"
+def of_model(source: str, data: Any, trusted: bool, context: Context) -> Shipment:
+    """Any model beside data whose classes are its outputs.
+
+    Raises:
+        ExportError: no data.
+        ModelError: it can't be opened, or its outputs aren't the data's classes.
+    """
+    if data is None:
+        fix = "name them: data=images:./photos (transfuse ls data); a run folder knows its own"
+        raise ExportError("there are no data to run the files on", where="data", fix=fix)
+    model = open_anything(source, trusted)
+    if model.module is None:
+        raise ModelError("a table of predictions can't be exported: there is no network", where=source)
+    size = model.preprocess.size if model.preprocess is not None else None
+    opened = sources.open_data(data, DataRequest(size=max(size) if size else None))
+    for note in opened.notes:
+        context.say(note)
+    model = replace(_fitted(model, opened), preprocess=model.preprocess or opened.preprocess)
+    check_outputs(model, opened, source)
+    return of_job(model, opened)
 
 
-def _each(targets: Sequence[Settings]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return (next(iter(entry.items())) for entry in targets)
+def _fitted(model: Model, data: DataSet) -> Model:
+    from transfuse.models import fit_to_classes
+
+    return fit_to_classes(model, data.classes, None)
 
 
-def _request(shipment: Shipment, folder: Path) -> ExportRequest:
-    model = replace(shipment.model, module=copy.deepcopy(shipment.model.network).cpu().float().eval())
-    assert model.preprocess is not None
-    if not shipment.parts:
-        return ExportRequest(model, shipment.task, shipment.judged.raw([0]), None, folder)
-
-    def calibration(most: int, part: Part) -> Iterator[Tensor]:
-        if part not in shipment.parts:
-            raise ExportError(f"there are no samples of the part '{part}' at hand", where="calibrate_on", fix="give the data: data=SOURCE")
-        chosen = spread(shipment.parts[part], most)
-        for start in range(0, len(chosen), _BATCH):
-            yield chosen.exact(range(start, min(start + _BATCH, len(chosen))), preprocess)
-
-    preprocess = model.preprocess
-    return ExportRequest(model, shipment.task, shipment.judged.raw([0]), calibration, folder)
-
-
-def _listener(context: Context, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: context.listen(Progress(f"export {name}", done, total, math.nan))
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Puts the target's name in front of where an ExportError happened."""
-    try:
-        yield
-    except ExportError as error:
-        where = f"export {name}" + (f", {error.where}" if error.where and error.where != name else "")
-        raise ExportError(error.what, where=where, fix=error.fix) from error
+def _some(classes: Sequence[str] | None) -> str:
+    return ", ".join(list(classes or ["unnamed outputs"])[:4]) + (", …" if len(classes or ()) > 4 else "")

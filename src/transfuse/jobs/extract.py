@@ -21,15 +21,18 @@ from transfuse.data import check as data_check
 from transfuse.engine import parallel
 from transfuse.errors import RecipeError
 from transfuse.evaluate.projection import projected
-from transfuse.jobs import control, export, finish, fitting, opening, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.features import Extractor, TrainingRows, feature_paths, feature_width, open_backbone, training_rows
-from transfuse.jobs.networks import example, preprocess_of
-from transfuse.jobs.pools import standardised
-from transfuse.jobs.refusals import refuse_augmentation, refuse_unwritable
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.features import Extractor, TrainingRows, feature_paths, feature_width, open_backbone, training_rows
+from transfuse.jobs.parts.networks import example, preprocess_of
+from transfuse.jobs.parts.pools import standardised
+from transfuse.jobs.parts.scratch import from_scratch
+from transfuse.jobs.prepare import opening
+from transfuse.jobs.prepare.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.jobs.rundir import replacing
-from transfuse.jobs.scratch import from_scratch
-from transfuse.jobs.training import views_of
+from transfuse.jobs.train import control, fitting
+from transfuse.jobs.train.training import views_of
 from transfuse.recipe.augment import asked
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.extract import ExtractRecipe

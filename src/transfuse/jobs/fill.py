@@ -17,11 +17,13 @@ from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache.cached import CachedTeacher
 from transfuse.engine.teacher_cache.teachers import with_features
 from transfuse.errors import RecipeError
-from transfuse.jobs import distill, opening, terms
+from transfuse.jobs import distill
 from transfuse.jobs.context import Context
-from transfuse.jobs.networks import open_student
-from transfuse.jobs.pools import training_pool
-from transfuse.jobs.training import views_of
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.networks import open_student
+from transfuse.jobs.parts.pools import training_pool
+from transfuse.jobs.prepare import opening
+from transfuse.jobs.train.training import views_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
 
 UNIT = 2048  # samples that are handed to a worker at once

@@ -17,13 +17,17 @@ from transfuse.core.protocols import Reporter
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.jobs import averages, control, depth, export, finish, opening, phases, pretrained, rate_finder, stages, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.networks import restore
-from transfuse.jobs.pools import standardised
-from transfuse.jobs.pretrained import Course
-from transfuse.jobs.sheet import keep_views
-from transfuse.jobs.training import Lesson, views_of
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.finetuning import averages, depth, phases, pretrained, rate_finder
+from transfuse.jobs.finetuning.pretrained import Course
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.networks import restore
+from transfuse.jobs.parts.pools import standardised
+from transfuse.jobs.prepare import opening
+from transfuse.jobs.train import control, stages
+from transfuse.jobs.train.sheet import keep_views
+from transfuse.jobs.train.training import Lesson, views_of
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.finetune import FinetuneRecipe
 

@@ -19,12 +19,18 @@ from transfuse.data import check as data_check
 from transfuse.errors import RecipeError
 from transfuse.evaluate import metrics
 from transfuse.fusion.output_rule import labelled
-from transfuse.jobs import amalgamate, export, finish, fuse_finish, fuse_sources, fuse_student, fuse_ways, opening
-from transfuse.jobs.answers import Oracle
+from transfuse.jobs import amalgamate
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.fuse_panel import Panel, Way
-from transfuse.jobs.fuse_sources import Source
-from transfuse.jobs.networks import count_outputs, open_student
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.fusing import finish as fuse_finish
+from transfuse.jobs.fusing import sources as fuse_sources
+from transfuse.jobs.fusing import student as fuse_student
+from transfuse.jobs.fusing import ways as fuse_ways
+from transfuse.jobs.fusing.panel import Panel, Way
+from transfuse.jobs.fusing.sources import Source
+from transfuse.jobs.parts.answers import Oracle
+from transfuse.jobs.parts.networks import count_outputs, open_student
+from transfuse.jobs.prepare import opening
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
 from transfuse.recipe.resolve import resolve, sentences
 from transfuse.recipe.ways import SINGLE

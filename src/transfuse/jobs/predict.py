@@ -17,8 +17,8 @@ from transfuse.data.decode import is_picture_name
 from transfuse.errors import DataError, ModelError
 from transfuse.evaluate.predict import original_units
 from transfuse.jobs.context import read_figures
-from transfuse.jobs.inputs import ARRAYS, TABLES, Entry, Reading, Unread, read
-from transfuse.jobs.loading import open_anything
+from transfuse.jobs.parts.inputs import ARRAYS, TABLES, Entry, Reading, Unread, read
+from transfuse.jobs.parts.loading import open_anything
 from transfuse.jobs.rundir import RunDir
 
 Modality = Literal["image", "columns"]

@@ -8,9 +8,9 @@ from typing import Any
 
 from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
-from transfuse.jobs import export
 from transfuse.jobs.context import Live, Run
-from transfuse.jobs.opening import reopen
+from transfuse.jobs.deliver import export
+from transfuse.jobs.prepare.opening import reopen
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.extract import ExtractRecipe

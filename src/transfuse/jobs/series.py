@@ -17,9 +17,11 @@ from transfuse.core.types import Progress
 from transfuse.engine import parallel
 from transfuse.errors import RecipeError, RunError
 from transfuse.evaluate.aggregate import over_runs
-from transfuse.jobs import export, export_run, resume
+from transfuse.jobs import export as export_run
+from transfuse.jobs import resume
 from transfuse.jobs.context import Context, Live, Run, read_figures
-from transfuse.jobs.opening import commit_here, describe
+from transfuse.jobs.deliver import export
+from transfuse.jobs.prepare.opening import commit_here, describe
 from transfuse.jobs.rundir import RunDir, default_out, environment, remove, replacing, write_json, write_text
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import dump, load

@@ -18,11 +18,14 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.order import TargetOrder
 from transfuse.engine.steppers.tasks import SeveralTasks
 from transfuse.evaluate import metrics
-from transfuse.jobs import control, export, finish, opening, tasks, terms
 from transfuse.jobs.context import Context, Live, Run, split_ready
-from transfuse.jobs.networks import open_student, restore
+from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.networks import open_student, restore
+from transfuse.jobs.prepare import opening, tasks
 from transfuse.jobs.rundir import replacing
-from transfuse.jobs.training import Lesson, steps_of, teach, validator, views_of
+from transfuse.jobs.train import control
+from transfuse.jobs.train.training import Lesson, steps_of, teach, validator, views_of
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.together import TogetherRecipe
 

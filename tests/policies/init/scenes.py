@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from transfuse.core.types import ModelRequest
 from transfuse.fusion.alignment.tracing import trace
-from transfuse.jobs.initialisation import moments_of
+from transfuse.jobs.parts.initialisation import moments_of
 from transfuse.models import open_model
 from transfuse.policies.init._scene import Scene
 

@@ -1,0 +1,1 @@
+"""What a job leaves behind: figures, predictions, exports, what trackers are told."""

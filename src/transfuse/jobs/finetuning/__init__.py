@@ -1,0 +1,1 @@
+"""The parts of fine-tuning: policies, rates, depth, averages."""

@@ -1,0 +1,1 @@
+"""Opening and checking all that a job needs, before anything is written."""

@@ -1,0 +1,159 @@
+"""What a job refuses before it makes its folder: mistakes that would else be met after minutes of training."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from transfuse.core.types import DataSet, Model
+from transfuse.engine.order import Order
+from transfuse.engine.stages import plan
+from transfuse.engine.teacher_cache.forms import Dense
+from transfuse.engine.teacher_cache.room import folder_bytes
+from transfuse.engine.teacher_cache.shard import file_bytes
+from transfuse.errors import ModelError, RunError, TransfuseError
+from transfuse.jobs.context import Live
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.answers import form_of, table_rows
+from transfuse.jobs.parts.networks import device_of, example
+from transfuse.jobs.train.training import steps_of, views_of
+from transfuse.recipe.augment import AugmentBlock
+from transfuse.recipe.load import load
+from transfuse.recipe.schema import DistillRecipe
+
+LOOKED_AT = 32  # validation samples that a teacher is tried on before training
+
+
+def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mapping[str, Model], live: Live) -> None:
+    """Looks at a resolved recipe, its data and its opened teachers; writes nothing.
+
+    Raises:
+        TransfuseError: augmentation that doesn't fit the pictures, a teacher that can't teach, objectives that find no features or whose
+            stages leave no steps, a cache that can't be written or is too small.
+    """
+    refuse_augmentation(recipe.augment, data)
+    for name, model in teachers.items():
+        if recipe.teachers[name].train is None:
+            refuse_speechless(f"teachers.{name}", model, data)
+    assert isinstance(recipe.objectives, list)
+    objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
+    connected, _ = terms.connected(objectives, student, teachers, data, recipe.seed)
+    plan(connected, steps_of(recipe.train, Order(pool_size(data), min(recipe.train.batch_size, pool_size(data)), recipe.seed)))
+    refuse_unwritable(Path(recipe.cache.dir))
+    refuse_small(recipe, data, teachers)
+
+
+def refuse_augmentation(augment: AugmentBlock, data: DataSet) -> None:
+    """Tries the views on one sample.
+
+    Raises:
+        DataError: crops larger than the pictures, or changes of colour that their kind doesn't have.
+    """
+    first = torch.zeros(1, dtype=torch.int64)
+    views_of(augment).apply(data.train.raw([0]), first, first)
+
+
+def other_splits(recipe: DistillRecipe) -> list[str]:
+    """Warnings about teachers whose own run split the same data otherwise: they have seen some of what is a test sample here."""
+    warnings = []
+    for name, block in recipe.teachers.items():
+        resolved = Path(block.source.removeprefix("run:").partition("#")[0]) / "recipe.resolved.yaml"
+        if not block.source.startswith("run:") or not resolved.exists():
+            continue
+        try:
+            theirs = load(resolved).model_dump()["data"]
+        except (TransfuseError, KeyError):
+            continue
+        ours = recipe.data.model_dump()
+        if theirs["source"] == ours["source"] and theirs["split"] != ours["split"]:
+            where = f"teacher '{name}' was trained on another split of {ours['source']}"
+            warnings.append(f"{where}: it has probably seen some of this run's test samples, so its figures and the student's flatter")
+    return warnings
+
+
+def one_answer(name: str, model: Model, data: DataSet) -> str | None:
+    """A warning about a teacher that names one class whatever it is shown; None where it doesn't."""
+    shown = torch.linspace(0, len(data.val) - 1, min(len(data.val), LOOKED_AT)).long().unique()
+    labels = data.val.labels[shown]
+    if model.module is None or data.task != "classification" or len(labels.unique()) < 2:
+        return None
+    assert model.preprocess is not None
+    module = model.network.eval()
+    with torch.no_grad():
+        outputs = module(data.val.exact(shown.tolist(), model.preprocess).to(device_of(module))).cpu()
+    named = (outputs > 0).long().flatten() if outputs.shape[1] == 1 else outputs.argmax(1)
+    if len(named.unique()) > 1:
+        return None
+    what = f"teacher '{name}' says '{data.classes[int(named[0])]}' about all of {len(shown)} validation samples"
+    return f"{what}, which have {len(labels.unique())} classes; is its preprocess (size, scale, mean, std) the one it was trained with?"
+
+
+def pool_size(data: DataSet) -> int:
+    """Samples that a student learns from."""
+    return len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
+
+
+def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+    """A cache, or a disk under it, that can't hold the answers of all teachers to all views.
+
+    Raises:
+        RunError: says how much they take.
+    """
+    asked = sum(model.module is not None for model in teachers.values())
+    if recipe.augment.views == "fresh" or not asked:
+        return
+    cache, pool = recipe.cache, pool_size(data)
+    form = form_of(cache, data.outputs)
+    exact = file_bytes(len(data.val) + len(data.test), Dense((data.outputs,), "fp32").bytes)
+    needed = asked * (int(recipe.augment.views) * file_bytes(pool, form.bytes) + exact)
+    fix = "use fewer augment.views, a smaller cache.top_k, or augment.views=fresh, which asks the teacher live"
+    if needed > cache.max_bytes:
+        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {cache.max_bytes / 1e6:.1f} MB"
+        raise RunError(what, "cache.max_bytes", f"raise it, {fix}")
+    answers = Path(cache.dir) / "answers"
+    place = next(folder for folder in (answers, *answers.absolute().parents) if folder.is_dir())
+    held = folder_bytes(answers) if answers.is_dir() else 0  # these very answers, or what can make room for them
+    if needed > (free := shutil.disk_usage(place).free) + held:
+        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left"
+        raise RunError(what, "cache.dir", f"name a folder on another disk, {fix}")
+
+
+def refuse_speechless(where: str, model: Model, data: DataSet) -> None:
+    """A teacher that has no finite answer for the training data.
+
+    Raises:
+        ModelError: a network that says NaN or infinity about a sample, or a table about other samples.
+    """
+    if model.table is None:
+        with torch.no_grad():
+            if not bool(model.network.eval()(example(model, data)).isfinite().all()):
+                what = f"{model.source} says NaN or infinity about sample '{data.train.ids[0]}'"
+                raise ModelError(what, where, "check its weights and its preprocess")
+        return
+    pools = [data.train] if data.unlabelled is None else [data.train, data.unlabelled]
+    if all((table_rows(model, pool) < 0).all() for pool in pools):
+        what = f"{model.source} has no prediction for any of {sum(map(len, pools))} training samples"
+        fix = f"its ids look like {model.table[0][:2].tolist()}, the data's like {data.train.ids[:2].tolist()}"
+        raise ModelError(what, where, fix)
+
+
+def refuse_unwritable(cache: Path) -> None:
+    """A cache folder that can't be made or written, judged without making it.
+
+    Raises:
+        RunError: a file stands in its way, or permission is missing.
+    """
+    fix = "set cache.dir=FOLDER (or $TRANSFUSE_CACHE) to a place with space and permission"
+    for folder in (cache, *(cache / name for name in ("answers", "controls", "costs"))):
+        place = folder.absolute()
+        while not os.path.lexists(place) and place.parent != place:
+            place = place.parent
+        if not place.is_dir():
+            raise RunError(f"the cache can't be written: {place} is not a folder", "cache.dir", fix)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise RunError(f"the cache can't be written: no permission in {place}", "cache.dir", fix)
