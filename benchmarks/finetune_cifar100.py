@@ -109,12 +109,12 @@ def best_validation(folder: Path) -> float:
 def choose(work: Path) -> None:
     """Prints validation accuracies of learning rates on 40 labels of CIFAR-100 and 50 of Fashion-MNIST, with a seed of their own."""
     for name, labels in (("cifar100", 40), ("fashion_mnist", 50)):
-        for rates in ((3e-4, 1e-3), (1e-3, 3e-3), (3e-3, 1e-2)):
-            out = work / "choose" / f"{name}-{rates[0]:g}"
+        for rates in ((1e-3, 1e-3), (3e-3, 3e-3), (1e-2, 1e-2)):
+            out = work / "choose" / f"{name}-{rates[0]:g}-{rates[1]:g}"
             run(work, recipe(work, name, labels, "full", 100, rates), out)
             best = {place.name: best_validation(place) for place in (out, out / "control")}
             print(f"{name}: rate {rates[0]:g} {best[out.name]:.4f}; from scratch {rates[1]:g} {best['control']:.4f}", flush=True)
-        for rate in (3e-3, 1e-2, 3e-2):
+        for rate in (1e-2, 3e-2, 1e-1):
             out = work / "choose" / f"{name}-probe-{rate:g}"
             values = {**recipe(work, name, labels, "probe", 100, (RATE, SCRATCH_RATE)), "lr": rate, "control": "none"}
             print(f"{name}: rate of the probe {rate:g} {run(work, values, out) and best_validation(out):.4f}", flush=True)
