@@ -60,6 +60,9 @@ IMPOSSIBLE = {
     "co_tuning": "its teacher has to be the network that the student started from",
     "bi_tuning": "it is for fine-tuning, and takes nothing from a teacher",
     "cross_entropy": "it is the control",
+    "amalgamate": "it joins teachers that know different classes",
+    "common_features": "it looks at the features of several teachers at once",
+    "layer_amalgamation": "it looks at the features of several teachers at once",
 }
 NOTES = {
     "bss": "no teacher",
@@ -216,14 +219,17 @@ def row(folders: dict[int, Path]) -> dict[str, Any]:
 
 
 def collect(work: Path) -> dict[str, Any]:
-    """All finished runs as the figures of the result file."""
+    """All finished runs as the figures of the result file; a row that has no run in the folder stays as an earlier call wrote it."""
     planned = plan()
+    earlier = _read(results.FOLDER / "cifar_pairs.json").get("objectives", {})
     rows: dict[str, Any] = {}
     for name in dict.fromkeys(name for name, _ in planned):
         finished = {seed: folder_of(work, name, seed) for one, seed in planned if one == name}
         finished = {seed: folder for seed, folder in finished.items() if (folder / "summary.json").exists()}
         if finished:
             rows[name] = row(finished) | ({"note": NOTES[name]} if name in NOTES else {})
+        elif name in earlier:
+            rows[name] = earlier[name]
     failures = _read(work / "failures.json")
     kd = {seed: folder_of(work, "kd", seed) for seed in SEEDS if (folder_of(work, "kd", seed) / "summary.json").exists()}
     controls = over_seeds([float(correct(folder, "control").mean()) for folder in kd.values()])
