@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import results
+from transfuse.core.last_layers import find_heads
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.models import heads
-from transfuse.models.heads.finding import find_heads
 from transfuse.models.heads.placing import put_head
 
 OUTPUTS = 7

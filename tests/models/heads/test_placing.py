@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from transfuse.core.grafts import grafts_of
+from transfuse.core.last_layers import find_heads
 from transfuse.core.outputs import main_name, named_tensors, run
 from transfuse.core.types import Model, ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.models import load_weights, open_model, save_model
-from transfuse.models.heads.finding import find_heads
 from transfuse.models.heads.linear import Linear
 from transfuse.models.heads.placing import put_head
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from transfuse.core import ranks, seeds
 from transfuse.core.grafts import graft
+from transfuse.core.last_layers import find_heads
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.engine.loader import is_labelled
 from transfuse.errors import ModelError, RecipeError, TransfuseError
@@ -22,7 +23,6 @@ from transfuse.jobs.parts.networks import BinaryHead, Rescaled, device_of
 from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.rundir import write_json
 from transfuse.models.classes import SelectedOutputs
-from transfuse.models.heads.finding import find_heads
 from transfuse.models.heads.placing import plain_layer
 from transfuse.policies import init
 from transfuse.policies.init._scene import SAMPLES, Groups, Moments, Moved, Scene

@@ -12,7 +12,7 @@ from typing import Any
 from transfuse.core.registry import Registry
 from transfuse.errors import ModelError
 
-registry = Registry("transfuse.models.heads", "head", ModelError, skip=("finding", "placing"), nested=False)
+registry = Registry("transfuse.models.heads", "head", ModelError, skip=("placing",), nested=False)
 
 
 def get(name: str) -> Any:

@@ -8,9 +8,9 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from transfuse.core.grafts import Place, graft
+from transfuse.core.last_layers import Head
 from transfuse.errors import ModelError
 from transfuse.models.heads._maps import calls_before, dimensions_of
-from transfuse.models.heads.finding import Head
 from transfuse.models.heads.placing import plain_layer
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from transfuse.core.grafts import graft
+from transfuse.core.last_layers import Head
 from transfuse.core.tapped import gathering
 from transfuse.core.taps import AUTO, Tap, Taps
 from transfuse.errors import ModelError
 from transfuse.models.heads._maps import calls_before, dimensions_of
-from transfuse.models.heads.finding import Head
 
 
 class Fusion:

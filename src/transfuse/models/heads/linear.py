@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from transfuse.core.grafts import graft
-from transfuse.models.heads.finding import Head
+from transfuse.core.last_layers import Head
 from transfuse.models.heads.placing import plain_layer
 
 

@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from torch import nn
 
 from transfuse.core.grafts import graft
-from transfuse.models.heads.finding import Head
+from transfuse.core.last_layers import Head
 from transfuse.models.heads.placing import plain_layer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}

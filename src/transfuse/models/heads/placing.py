@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from torch import nn
 
 from transfuse.core.grafts import graft
+from transfuse.core.last_layers import Head, find_heads, head_at, listed
 from transfuse.core.outputs import main_name, named_tensors, run
 from transfuse.core.taps import undisturbed
 from transfuse.errors import ModelError
-from transfuse.models.heads.finding import Head, candidates, find_heads, head_at
 from transfuse.models.surgery import fresh_weights
 
 _COUNTS = ("num_classes", "num_labels", "n_classes", "num_outputs")  # where networks note how many outputs they have
@@ -135,8 +135,7 @@ def _check(network: nn.Module, example: Any, counts: Mapping[str, int]) -> None:
 
 
 def _others(network: nn.Module) -> str:
-    shown = "".join(f"\n    {line}" for line in candidates(network)[:8])
-    return f"name another with head: {{linear: {{at: PATH}}}}; candidates:{shown}"
+    return f"name another with head: {{linear: {{at: PATH}}}}; candidates:{listed(network)}"
 
 
 _Kept = tuple[list[tuple[nn.Module, dict[str, Any]]], dict[str, Any]]

@@ -18,6 +18,7 @@ from transfuse.errors import ModelError
 _MOST_CANDIDATES = 8  # in a message
 _FORMS = ("T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "ToCopy", "Expand", "Clone")
 _Owners = dict[int, list[tuple[str, nn.Module]]]
+NAME_IT = "name the layer to replace, head: {linear: {at: PATH}}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Head:
         return self.paths[0]
 
 
-def find_heads(network: nn.Module, example: Any) -> list[Head]:
+def find_heads(network: nn.Module, example: Any, advice: str = NAME_IT) -> list[Head]:
     """The layers that make a network's outputs, those of the main output first.
 
     The computation of each output is followed backwards to the first weights that it meets (normalisation and scales, whose parameters
@@ -55,6 +56,7 @@ def find_heads(network: nn.Module, example: Any) -> list[Head]:
     Args:
         network: any module.
         example: arguments of a forward pass: a tensor, a tuple of them, or a mapping; may be on the device "meta".
+        advice: what to do where no head is found, which the message says in front of the candidates.
 
     Raises:
         ModelError: the main output is not made by such layers alone; lists the layers that might be meant, by path.
@@ -66,10 +68,27 @@ def find_heads(network: nn.Module, example: Any) -> list[Head]:
         main = main_name(tensors)
         found = _heads_of(network, tensors, main, owners)
         if main is None or not any(head.main for head in found):
-            reached = sorted({where for where, _ in _reached(tensors[main], owners)}) if main is not None else []
-            raise _not_found(network, reached)
+            raise _not_found(network, [] if main is None else _reached(tensors[main], owners), advice)
         found += [head for head in _in_training(network, example, owners) if all(head.layer is not known.layer for known in found)]
     return sorted(found, key=lambda head: not head.main)
+
+
+def last_layers(network: nn.Module, example: Any) -> list[tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]]:
+    """Path and layer of those that the main output is made of, whatever follows them: a choice of outputs, a pooling, a mean of several.
+
+    Raises:
+        ModelError: something else than linear layers and 1x1 convolutions makes the output; lists such layers.
+    """
+    network = unwrapped(network)
+    owners = _owners(network)
+    with _watched(network):
+        tensors = named_tensors(run(network, example))
+        main = main_name(tensors)
+        reached = [] if main is None else _reached(tensors[main], owners)
+    layers = {id(layer): layer for _, layer in reached}
+    if not layers or not all(_replaceable(layer) for layer in layers.values()) or layers.keys() == {id(network)}:
+        raise _not_found(network, reached, "give a network that ends in such a layer")
+    return [(_paths(network, layer)[0], layer) for layer in layers.values()]
 
 
 def _heads_of(network: nn.Module, tensors: dict[str, Tensor], main: str | None, owners: _Owners) -> list[Head]:
@@ -108,9 +127,7 @@ def head_at(network: nn.Module, path: str, example: Any) -> Head:
     modules = dict(network.named_modules())
     if path not in modules or not path or not _replaceable(modules[path]):
         kind = f"is {type(modules[path]).__name__}, no linear layer or 1x1 convolution" if path in modules else "is not there"
-        lines = candidates(network)
-        shown = "".join(f"\n    {line}" for line in lines[:_MOST_CANDIDATES])
-        raise ModelError(f"'{path}' {kind}{did_you_mean(path, modules)}", where="head.at", fix=f"candidates:{shown or ' none'}")
+        raise ModelError(f"'{path}' {kind}{did_you_mean(path, modules)}", where="head.at", fix=f"candidates:{listed(network)}")
     layer: Any = modules[path]
     with undisturbed(network):
         tensors = named_tensors(run(network, example))
@@ -138,9 +155,15 @@ def _watched(network: nn.Module) -> Iterator[None]:
 
 
 def _owners(network: nn.Module) -> _Owners:
-    """Identity of each parameter with more than one dimension -> the modules that hold it, with their paths."""
+    """Identity of each parameter with more than one dimension -> the modules that hold it, with their paths.
+
+    What a parametrisation (weight norm) holds is its layer's.
+    """
     owners: _Owners = {}
     for path, module in network.named_modules():
+        if ".parametrizations." in f".{path}":
+            path = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
+            module = network.get_submodule(path)
         for parameter in module.parameters(recurse=False):
             if parameter.ndim > 1:
                 owners.setdefault(id(parameter), []).append((path, module))
@@ -210,12 +233,19 @@ def candidates(network: nn.Module) -> list[str]:
     return lines[::-1]
 
 
-def _not_found(network: nn.Module, reached: list[str]) -> ModelError:
+def _not_found(network: nn.Module, reached: list[tuple[str, Any]], advice: str) -> ModelError:
+    paths = sorted({path for path, _ in reached})
     lines = candidates(network)
-    made = f"; its outputs are made by {', '.join(path or 'parameters of its own' for path in reached[:4])}" if reached else ""
+    made = f"; its outputs are made by {', '.join(path or 'parameters of its own' for path in paths[:4])}" if paths else ""
     what = f"can't find the last layer of {type(network).__name__}{made}"
     if not lines:
         return ModelError(what, fix="a head is a linear layer or a 1x1 convolution, and this network has none")
+    return ModelError(what, fix=f"{advice}; candidates:{listed(network)}")
+
+
+def listed(network: nn.Module) -> str:
+    """The candidates as lines of a message; " none" where there are none."""
+    lines = candidates(network)
     shown = "".join(f"\n    {line}" for line in lines[:_MOST_CANDIDATES])
     more = f"\n    … and {len(lines) - _MOST_CANDIDATES} more" if len(lines) > _MOST_CANDIDATES else ""
-    return ModelError(what, fix=f"name the layer to replace, head: {{linear: {{at: PATH}}}}; candidates:{shown}{more}")
+    return f"{shown}{more}" or " none"

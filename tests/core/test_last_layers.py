@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.heads.architectures import OWN, TORCHVISION, TwoHeads, columns, picture, plain
+from transfuse.core.last_layers import candidates, find_heads
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.models.heads.finding import candidates, find_heads
-
-from .architectures import OWN, TORCHVISION, TwoHeads, columns, picture, plain
 
 
 @pytest.mark.parametrize("name", OWN)
