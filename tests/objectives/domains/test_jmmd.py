@@ -27,6 +27,13 @@ def test_the_biased_estimate_is_proved():
     check_objective(JMMD, jmmd_reference, {"estimator": "biased"}, two_domains, invariance=FACTS, checks=QUICK, particulars=particulars)
 
 
+def test_the_linear_time_estimate_is_proved():
+    skip = {"invariance": "neighbours are those of the batch's order, and have to be"}
+    particulars = Particulars(surrogate=widths_held, skip=skip)
+    checks = [*QUICK, "compiled", "two_processes"]
+    check_objective(JMMD, jmmd_reference, {"estimator": "linear"}, two_domains, checks=checks, particulars=particulars)
+
+
 def test_the_same_samples_in_both_domains_are_at_distance_zero():
     assert run(JMMD(estimator="biased"), alike(two_domains(Sizes()))).values.abs() < 1e-12
 

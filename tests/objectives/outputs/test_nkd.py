@@ -6,13 +6,27 @@ import torch.nn.functional as F
 
 from tests.reference.nkd import nkd_reference
 from transfuse.objectives.outputs.nkd import NKD, nkd_loss
-from transfuse.testing import check_objective, reverse_classes, shift_student_logits
+from transfuse.testing import QUICK, check_objective, reverse_classes, shift_student_logits
+
+
+INVARIANCE = {"a softmax ignores shifts": shift_student_logits, "classes have no order": reverse_classes}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gamma": 2.0, "temperature": 3.0}])
 def test_nkd_is_proved(arguments):
-    invariance = {"a softmax ignores shifts": shift_student_logits, "classes have no order": reverse_classes}
-    check_objective(NKD, nkd_reference, arguments, invariance=invariance)
+    check_objective(NKD, nkd_reference, arguments, invariance=INVARIANCE)
+
+
+def test_the_codes_form_with_the_label_among_the_others_is_proved():
+    arguments = {"others": "with_label", "temperature": 2.0}
+    check_objective(NKD, nkd_reference, arguments, invariance=INVARIANCE, checks=QUICK)
+
+
+def test_with_the_label_the_second_part_is_the_usual_soft_cross_entropy():
+    student, teacher = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([0, 1, 2, 3])
+    value = nkd_loss(student, teacher, labels, 1.0, 3.0, "with_label") - nkd_loss(student, teacher, labels, 0.0, 3.0, "with_label")
+    torch.testing.assert_close(value, 9 * F.cross_entropy(student / 3, (teacher / 3).softmax(1), reduction="none"))
 
 
 def test_the_other_classes_leave_the_label_out():

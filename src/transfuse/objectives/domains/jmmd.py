@@ -12,8 +12,9 @@ from transfuse.core.numerics import log_softmax_at
 from transfuse.core.ranks import gather_rows
 from transfuse.core.types import Step
 from transfuse.objectives._vectors import last_tap, vectors
-from transfuse.objectives.domains._kernels import multi_kernel, square_distances
+from transfuse.objectives.domains._kernels import kernel_of, mean_square_distance, multi_kernel, square_distances
 from transfuse.objectives.domains._marks import all_domains, shares
+from transfuse.objectives.domains._neighbours import neighbours
 from transfuse.objectives.domains.mmd import WIDTHS, Estimator, discrepancy
 
 CARD = Card(
@@ -24,7 +25,7 @@ CARD = Card(
     needs=("student.features", "domains"),
     paper_weight=1.0,
     tasks=("classification",),
-    cost="six kernels over all pairs of the batch",
+    cost="six kernels over all pairs of the batch; over twice as many pairs as samples with estimator: linear",
 )
 
 
@@ -38,7 +39,8 @@ def jmmd_loss(
 ) -> Float[Tensor, ""]:
     """`mmd_loss` with the product of two kernels: that of the features, and exp(-|p - q|^2 / (2 w^2)) of the softmax predictions p, q.
 
-    w = 0.92 as in the authors' code. The estimate is the quadratic one, where the authors use the linear-time one by default.
+    w = 0.92 as in the authors' code, which uses the linear-time estimate by default (estimator linear; see `mmd_loss`). The default here is
+    unbiased, over all pairs: it has the same mean, less variance, doesn't depend on the batch's order, and costs next to nothing.
 
     Raises:
         ValueError: a single class, whose prediction is always 1; a batch too small for two samples of each domain (biased: one).
@@ -46,9 +48,19 @@ def jmmd_loss(
     if student_logits.shape[-1] < 2:
         raise ValueError("a softmax over one logit is always 1 and can't tell domains apart; use mmd on the features alone")
     rows, predictions = vectors(student_features), log_softmax_at(student_logits).exp()
+    if estimator == "linear":
+        mean_square = mean_square_distance(rows) if mean_square is None else mean_square
+        shares(domains, rows, least=2)  # refuses what can't hold two of each
+        first, second, weights = neighbours(domains, rows)
+        features, gaps = ((values[first] - values[second]).square().sum(1) for values in (rows, predictions))
+        return weights @ (kernel_of(features, WIDTHS, mean_square) * _prediction_kernel(gaps, prediction_width))
     source, target = shares(domains, rows, least=2 if estimator == "unbiased" else 1)
-    joint = multi_kernel(rows, WIDTHS, mean_square) * torch.exp(-square_distances(predictions) / (2 * prediction_width**2))
+    joint = multi_kernel(rows, WIDTHS, mean_square) * _prediction_kernel(square_distances(predictions), prediction_width)
     return discrepancy(joint, source, target, estimator)
+
+
+def _prediction_kernel(distances: Float[Tensor, "*pairs"], width: float) -> Float[Tensor, "*pairs"]:
+    return torch.exp(-distances / (2 * width**2))
 
 
 class JMMD(nn.Module):
@@ -56,7 +68,7 @@ class JMMD(nn.Module):
 
     Args:
         prediction_width: of the Gaussian kernel between predictions.
-        estimator: unbiased, or biased (never negative).
+        estimator: unbiased; biased (never negative); linear, from neighbours in the batch instead of all pairs, the authors' default.
     """
 
     def __init__(self, prediction_width: Annotated[float, Gt(0)] = 0.92, estimator: Estimator = "unbiased"):
