@@ -32,16 +32,19 @@ def _root(folder: str | None) -> str:
 def ls(session: Session, folder: str | None) -> None:
     """Lists what is stored, the last used first."""
     from transfuse.engine.teacher_cache.listing import entries
+    from transfuse.engine.teacher_cache.room import in_words
 
     root = _root(folder)
     found = entries(root)
     session.console.table([_row(entry) for entry in found])
     total = sum(entry.bytes for entry in found)
-    session.console.say(f"{len(found)} key{'s' if len(found) != 1 else ''}, {_size(total)} in {root}")
+    session.console.say(f"{len(found)} key{'s' if len(found) != 1 else ''}, {in_words(total)} in {root}")
 
 
 def _row(entry: Entry) -> dict[str, str]:
     from datetime import datetime
+
+    from transfuse.engine.teacher_cache.room import in_words
 
     about = entry.about
     views = "exact" if about.get("views") == "exact" else str(len(entry.views))
@@ -53,7 +56,7 @@ def _row(entry: Entry) -> dict[str, str]:
         "samples": f"{entry.rows:,}",
         "views": views,
         "filled": f"{100 * entry.filled:.4g} %",
-        "size": _size(entry.bytes),
+        "size": in_words(entry.bytes),
         "last use": datetime.fromtimestamp(entry.last_use).strftime("%Y-%m-%d %H:%M"),
     }
 
@@ -71,8 +74,8 @@ def verify(session: Session, keys: tuple[str, ...], repair: bool, folder: str | 
     damaged, unread = 0, 0
     found = listing.chosen(listing.entries(_root(folder)), keys)
     for entry in found:
-        if not entry.about:
-            session.console.write(f"{entry.folder}: can't be read; transfuse cache clear {entry.key[:SHORT]} deletes it")
+        if entry.problem:
+            session.console.write(f"{entry.folder}: {entry.problem}")
             unread += 1
             continue
         damages = listing.damages(entry)
@@ -100,10 +103,11 @@ def verify(session: Session, keys: tuple[str, ...], repair: bool, folder: str | 
 @click.pass_obj
 def clear(session: Session, keys: tuple[str, ...], everything: bool, days: float | None, folder: str | None) -> None:
     """Deletes answers: by key, all, or what was not used for long. What a living process uses stays."""
+    import os
     import time
 
     from transfuse.engine.teacher_cache.listing import chosen, entries
-    from transfuse.engine.teacher_cache.room import drop
+    from transfuse.engine.teacher_cache.room import drop, in_words
 
     if not keys and not everything and days is None:
         raise click.UsageError("say what: keys (transfuse cache ls), --older-than DAYS, or --all")
@@ -115,8 +119,9 @@ def clear(session: Session, keys: tuple[str, ...], everything: bool, days: float
         if drop(entry.folder):
             freed += entry.bytes
         else:
-            session.console.say(f"{entry.key[:SHORT]} stays: a process is using it")
-    session.console.write(f"{_size(freed)} freed")
+            ours = os.access(entry.folder.parent, os.W_OK) and os.access(entry.folder, os.W_OK)
+            session.console.say(f"{entry.key[:SHORT]} stays: " + ("a process is using it" if ours else "no permission to delete it"))
+    session.console.write(f"{in_words(freed)} freed")
 
 
 @command.command()
@@ -147,11 +152,3 @@ def fill(session: Session, recipe: str, overrides: tuple[str, ...], workers: int
         session.console.say("what was stored stays; the same command goes on")
         raise
     session.close()
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

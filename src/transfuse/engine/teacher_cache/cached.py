@@ -19,6 +19,7 @@ from transfuse.errors import RunError
 ASKED_TOGETHER = 128  # samples per forward pass of a teacher that is remembered, for small inputs
 FEW_TOGETHER = 32  # the same for large ones
 LARGE_INPUT = 3 * 128 * 128  # numbers
+_ATTEMPTS = 3  # at finding what was just stored
 _BLOCK = 8192  # rows that are looked through at once for what nobody has asked about
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,6 +35,12 @@ class Memory:
 
 OpenFeatures = Callable[[Shapes], Mapping[str, Memory] | None]
 """Shapes of one sample's features by path -> where each is kept; None: they are not to be kept."""
+
+
+def not_kept(count: int, store: Store) -> RunError:
+    """For answers that are gone as soon as they are stored."""
+    fix = "check the disk, or set cache.dir=FOLDER to another one"
+    return RunError(f"{count} answers that were just stored can't be read back", where=str(store.folder), fix=fix)
 
 
 def asked_together(input_shape: Sequence[int], pool: int) -> int:
@@ -95,19 +102,28 @@ class CachedTeacher:
         return live if kept is None else CachedTeacher(live, self.logits, self.together, self.open_features, kept)
 
     def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
-        rows, wanted = ids.cpu().numpy(), views.cpu().numpy()
-        found, known = self._read(rows, wanted)
-        if not known.all():
-            self._ask(rows, wanted, np.flatnonzero(~known), inputs)
-            found, known = self._read(rows, wanted)
-            if not known.all():
-                what = f"{int((~known).sum())} answers that were just stored can't be read back"
-                raise RunError(what, where=str(self.logits.store.folder), fix="check the disk, or set cache.dir=FOLDER to another one")
+        found = self._stored(ids.cpu().numpy(), views.cpu().numpy(), inputs)
         features = {path: memory.form.decode(found[1 + place], ids.device) for place, (path, memory) in enumerate(self.features.items())}
         if isinstance(self.logits.form, Top):
             empty = torch.empty(len(ids), 0, device=ids.device)
             return Signals(empty, features, self.logits.form.decode(found[0], ids.device))  # type: ignore[arg-type]
         return Signals(self.logits.form.decode(found[0], ids.device), features)  # type: ignore[arg-type]
+
+    def _stored(self, rows: np.ndarray, views: np.ndarray, inputs: Tensor | None) -> list[np.ndarray]:
+        """Stored bytes, per memory; what is missing is asked about first, also what goes missing while we ask (a deleted cache)."""
+        found, known = self._read(rows, views)
+        for _ in range(_ATTEMPTS):
+            if known.all():
+                return found
+            self._ask(rows, views, np.flatnonzero(~known), inputs)
+            found, known = self._read(rows, views)
+        if not known.all():
+            raise not_kept(int((~known).sum()), self.logits.store)
+        return found
+
+    def lacking(self, view: int, rows: np.ndarray) -> np.ndarray:
+        """bool [n]: about which of these samples nobody has asked."""
+        return np.logical_or.reduce([memory.store.lacks(view, rows) for memory in self.memories])
 
     def complete(self, view: int, rows: np.ndarray, progress: Callable[[int], None] | None = None) -> None:
         """Asks about those of these samples that are not stored yet.
@@ -182,7 +198,7 @@ class CachedTeacher:
         found, first = [np.empty(0, np.int64)], None
         while offset < self.rows and sum(map(len, found)) < count:
             block = (start + np.arange(offset, min(offset + _BLOCK, self.rows))) % self.rows
-            lacking = np.logical_or.reduce([memory.store.lacks(view, block) for memory in self.memories])
+            lacking = self.lacking(view, block)
             if first is None and lacking.any():
                 first = offset + int(lacking.argmax())
             lacking[lacking] = ~np.isin(block[lacking], asked)

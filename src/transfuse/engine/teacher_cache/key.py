@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_EXACT = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
 PROBES = 4  # fixed inputs on which the teacher is asked, in case its state dict doesn't tell all
 
 
@@ -25,18 +27,28 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 
 @torch.inference_mode()
 def hash_teacher(module: nn.Module, input_shape: tuple[int, ...]) -> str:
-    """Hash of a network: class, state, and outputs on fixed probe inputs (rounded, so that two machines agree)."""
+    """Hash of a network: class, state, and outputs on fixed probe inputs.
+
+    Outputs are rounded, and computed on the CPU in fp32 wherever the network runs, so that machines agree: a GPU's TF32 would move the
+    digits that count, and a second student on another device would ask everything again.
+    """
     probe = torch.linspace(-1, 1, PROBES * int(torch.tensor(input_shape).prod())).reshape(PROBES, *input_shape)
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    was_training = module.training
-    outputs = module.eval()(probe.to(device)).float().cpu()
-    module.train(was_training)
+    probed = module if _plain(module) else copy.deepcopy(module).cpu().float()
+    was_training = probed.training
+    outputs = probed.eval()(probe).float()
+    probed.train(was_training)
     scale = outputs.abs().max().clamp(min=1e-12)
     rounded = (outputs / scale * 1000).round().to(torch.int32)  # 3 digits: enough to tell networks apart
     digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
     digest.update(hash_tensors(dict(module.state_dict())).encode())
     digest.update(rounded.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a network lies on the CPU with no floats other than fp32."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return all(tensor.device.type == "cpu" and tensor.dtype in (torch.float32, *_EXACT) for tensor in tensors)
 
 
 def combine(parts: Mapping[str, Any]) -> str:

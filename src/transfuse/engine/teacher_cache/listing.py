@@ -36,6 +36,7 @@ class Entry:
         views: those of which there is something.
         stored: rows that are there, over all views.
         rows: samples in the pool.
+        problem: why it can't be read, and what to do; empty where it can.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Entry:
     views: list[int]
     stored: int = 0
     rows: int = 0
+    problem: str = ""
 
     @property
     def key(self) -> str:
@@ -65,17 +67,18 @@ class Entry:
 
 
 def entries(root: str | Path) -> list[Entry]:
-    """All keys of a cache, the last used first."""
+    """All keys of a cache, the last used first; nothing is written."""
     return [_entry(folder) for folder in reversed(room.Room(root).keys())]
 
 
 def _entry(folder: Path) -> Entry:
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         store = Store.of(folder)
-    except (OSError, ValueError, RunError):  # nothing that can be read, but something that takes room
-        return Entry(folder, {}, room.folder_bytes(folder), room.last_use(folder), [])
-    stored = sum(int(np.count_nonzero(shard.sums)) for view in store.views() for shard in store.shards(view))
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        stored = sum(int(np.count_nonzero(shard.sums)) for view in store.views() for shard in store.shards(view))
+    except (OSError, ValueError, RunError) as error:  # nothing that can be read, but something that takes room
+        problem = f"{error.what}; {error.fix}" if isinstance(error, RunError) else f"can't be read: {error}"
+        return Entry(folder, {}, room.folder_bytes(folder), room.last_use(folder), [], problem=problem)
     return Entry(folder, about, room.folder_bytes(folder), room.last_use(folder), store.views(), stored, store.rows)
 
 
@@ -108,8 +111,14 @@ def damages(entry: Entry) -> list[Damage]:
 
 
 def repair(entry: Entry, found: Sequence[Damage]) -> None:
-    """Forgets damaged rows, so that they count as missing and are asked for again."""
-    store = Store.of(entry.folder)
+    """Forgets damaged rows, so that they count as missing and are asked for again.
+
+    Raises:
+        RunError: the key can't be written.
+    """
+    store = Store.of(entry.folder, looks=False)
+    if not store.writable and found:
+        raise RunError("the teacher cache can't be written", where=str(entry.folder), fix="ask its owner for permission to write it")
     shards = {shard.path: shard for view in store.views() for shard in store.shards(view)}
     for damage in found:
         shards[damage.path].drop(damage.rows)

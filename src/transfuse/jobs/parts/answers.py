@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from transfuse.core.preprocess import Preprocess
-from transfuse.core.protocols import Teacher
+from transfuse.core.protocols import Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.data import samples as pools
 from transfuse.data.views import BatchViews
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.teacher_cache import key
-from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory, asked_together
+from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory, asked_together, not_kept
 from transfuse.engine.teacher_cache.forms import Dense, Top
-from transfuse.engine.teacher_cache.room import Room
+from transfuse.engine.teacher_cache.room import Room, in_words, unheard
 from transfuse.engine.teacher_cache.store import FORMAT, Store
 from transfuse.engine.teacher_cache.teachers import LiveTeacher, TableTeacher
+from transfuse.errors import RunError
 from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.rundir import write_json
@@ -33,12 +34,8 @@ from transfuse.recipe.blocks import CacheBlock
 
 Teachers = Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]]
 
-
-def unheard(text: str) -> None:
-    """For oracles whose decisions nobody wants to hear of."""
-
-
 CHECKSUM_BYTES = 4  # per row
+ASKED_AT_ONCE = 1024  # samples whose answers along the exact path are in memory twice; a multiple of the batch in which they are asked
 
 
 @dataclass
@@ -76,9 +73,8 @@ class Oracle:
         views = loader.views
         if views.views is None:
             return live
-        spec = views.spec() if isinstance(views, BatchViews) else repr(views)
         together = asked_together(self._input_shape, len(pool))
-        about = {**self._about(pool, self.model.preprocess, spec, self.precision), "asked_together": together}
+        about = self._about_views(pool, views)
         kept = self.cache
         form = form_of(kept, self.columns)
 
@@ -91,19 +87,50 @@ class Oracle:
         return CachedTeacher(live, self._memory(about, len(pool), form), together, open_features)
 
     def outputs(self, samples: Samples) -> Tensor:
-        """float32 [n, outputs] along the exact path; NaN for samples that a table doesn't cover."""
+        """float32 [n, outputs] along the exact path; NaN for samples that a table doesn't cover.
+
+        Answers go through memory in parts, so that a large head needs no more of it than the result.
+        """
         if self.model.table is not None:
             return table_outputs(self.model, samples)
+        about, form = self._exact(samples)
+        memory = self._memory(about, len(samples), form)
+        found = torch.empty(len(samples), self.columns)
+        for start in range(0, len(samples), ASKED_AT_ONCE):
+            rows = np.arange(start, min(start + ASKED_AT_ONCE, len(samples)))
+            values, known = memory.store.read(0, rows)
+            if not known.all():
+                self._ask(samples, rows[~known], memory)
+                values, known = memory.store.read(0, rows)
+            if not known.all():
+                raise not_kept(int((~known).sum()), memory.store)
+            found[start : start + len(rows)] = form.decode(values)
+        return found
+
+    def _ask(self, samples: Samples, rows: np.ndarray, memory: Memory) -> None:
+        """Asks about these samples along the exact path and stores what is said."""
         assert self.model.preprocess is not None
-        memory = self._memory(self._about(samples, self.model.preprocess, "exact", "fp32"), len(samples), Dense((self.columns,), "fp32"))
-        everything = np.arange(len(samples))
-        missing = np.flatnonzero(~memory.store.read(0, everything)[1])
-        if len(missing):
-            asked = samples if len(missing) == len(samples) else pools.subset(samples, missing)
-            answers = predict(self.model.network, asked, self.model.preprocess, device=self.device)
-            self.forwards += len(missing)
-            memory.store.write(0, missing, memory.form.encode(answers))
-        return torch.as_tensor(memory.form.decode(memory.store.read(0, everything)[0]))
+        answers = predict(self.model.network, pools.subset(samples, rows), self.model.preprocess, device=self.device)
+        self.forwards += len(rows)
+        memory.store.write(0, rows, memory.form.encode(answers))
+
+    def _exact(self, samples: Samples) -> tuple[dict[str, Any], Dense]:
+        """What answers along the exact path are kept under, and how: whole and in fp32, since figures are computed from them."""
+        assert self.model.preprocess is not None
+        return self._about(samples, self.model.preprocess, "exact", "fp32"), Dense((self.columns,), "fp32")
+
+    def is_complete(self, pool: Samples, views: Views, parts: Sequence[Samples]) -> bool:
+        """Whether the cache holds all logits: of the pool in all views, and of these parts along the exact path. Writes nothing."""
+        if self.model.table is not None:
+            return True
+        folder = Room(self.cache.dir).folder
+        trained = self._key(self._about_views(pool, views), form_of(self.cache, self.columns))
+        asked = [(trained, view, len(pool)) for view in range(views.views or 0)]
+        asked += [(self._key(*self._exact(samples)), 0, len(samples)) for samples in parts]
+        try:
+            return not any(Store.of(folder / key).lacks(view, np.arange(rows)).any() for key, view, rows in asked)
+        except RunError:  # no such key
+            return False
 
     def asked(self) -> int:
         """Samples that the teacher was shown in this process."""
@@ -121,7 +148,10 @@ class Oracle:
         network = self.model.network.to("cpu")  # where a small device would run it
         measured = cost.measure(network, self.data.train.exact([0], self.model.preprocess), threads=threads)
         network.to(self.device)
-        write_json(path, measured)
+        try:
+            write_json(path, measured)
+        except RunError as error:  # costs the next run a measurement, this one nothing
+            self.say(f"teacher '{self.name}': its cost figures can't be kept in {path.parent}: {error.what}")
         return measured
 
     @cached_property
@@ -152,18 +182,27 @@ class Oracle:
             "precision": precision,
         }
 
+    def _about_views(self, pool: Samples, views: Views) -> dict[str, Any]:
+        """The same for a training pool's views."""
+        assert self.model.preprocess is not None
+        spec = views.spec() if isinstance(views, BatchViews) else repr(views)
+        together = asked_together(self._input_shape, len(pool))
+        return {**self._about(pool, self.model.preprocess, spec, self.precision), "asked_together": together}
+
     def _memory(self, about: dict[str, Any], rows: int, form: Dense | Top) -> Memory:
-        about = {**about, "answers": form.describe()}
+        room = Room(self.cache.dir, self.cache.max_bytes, self.say)
+        return Memory(Store(room, self._key(about, form), rows, form.bytes, {**about, "answers": form.describe()}), form)
+
+    def _key(self, about: Mapping[str, Any], form: Dense | Top) -> str:
         named = {name: value for name, value in about.items() if name not in ("source", "data_source")}  # the same by another name
-        room = Room(self.cache.dir, self.cache.max_bytes)
-        return Memory(Store(room, key.combine({**named, "format": FORMAT}), rows, form.bytes, about), form)
+        return key.combine({**named, "answers": form.describe(), "format": FORMAT})
 
     def _fits(self, features: Mapping[str, Dense], logits: Dense | Top, rows: int) -> bool:
         """Whether these features of so many samples and views are to be kept; says so."""
         size = rows * (sum(form.bytes + CHECKSUM_BYTES for form in features.values()))
-        names = f"teacher '{self.name}': its features {', '.join(features)} of all views take {size / 1e6:,.1f} MB"
+        names = f"teacher '{self.name}': its features {', '.join(features)} of all views take {in_words(size)}"
         if size > self.cache.features:
-            self.say(f"{names}, more than cache.features ({self.cache.features / 1e6:,.1f} MB): it is asked live in every step")
+            self.say(f"{names}, more than cache.features ({in_words(self.cache.features)}): it is asked live in every step")
             return False
         if size + rows * (logits.bytes + CHECKSUM_BYTES) > self.cache.max_bytes:
             self.say(f"{names}, more than cache.max_bytes leaves: it is asked live in every step")

@@ -170,7 +170,7 @@ class Extractor:
     def _memory(self, about: dict[str, Any], rows: int, form: Dense) -> Memory:
         about = {**about, "answers": form.describe()}
         named = {name: value for name, value in about.items() if name != "source"}  # the same network by another name
-        room = Room(self.cache.dir, self.cache.max_bytes)
+        room = Room(self.cache.dir, self.cache.max_bytes, self.context.say)
         return Memory(Store(room, key.combine({**named, "format": FORMAT}), rows, form.bytes, about), form)
 
     def _network_hash(self, network: nn.Module, shape: tuple[int, ...]) -> str:
