@@ -7,7 +7,9 @@ def ab_reference(student_features, teacher_features, state, margin):
     students, teachers = as_list(student_features), as_list(teacher_features)
     values = [0.0] * len(students[0])
     for tap, (student, teacher) in enumerate(zip(students, teachers, strict=True)):
-        bridged = batch_norm(conv(student, state[f"bridges.{tap}.project.0.weight"]), state, f"bridges.{tap}.project.1")
+        bridged = student
+        if f"bridges.{tap}.project.0.weight" in state:  # the authors have none where the channels agree
+            bridged = batch_norm(conv(student, state[f"bridges.{tap}.project.0.weight"]), state, f"bridges.{tap}.project.1")
         weight = 0.5 ** (len(students) - 1 - tap)
         for sample in range(len(values)):
             for s, t in zip(bridged[sample].ravel(), teacher[sample].ravel(), strict=True):

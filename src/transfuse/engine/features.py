@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transfuse.core import taps
 from transfuse.core.grafts import grafted_tap, grafts_of, original_tap, regraft
 from transfuse.core.heads import last_layer, read_ending
+from transfuse.core.norms import norms_before
 from transfuse.core.seeds import derive
 from transfuse.core.taps import AUTO, Taps
 from transfuse.core.types import WeightedObjective
@@ -155,6 +156,8 @@ def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[st
         read = [Taps(module, paths, example) for (module, example), paths in zip(seen, (student_paths, teacher_paths), strict=True)]
         endings = [read_ending(module, example, looking) for (module, example), looking in zip(seen, read, strict=True)]
         weighted.objective.meet(*endings)  # type: ignore[operator]
+    if teacher is not None and hasattr(weighted.objective, "take_norms"):
+        weighted.objective.take_norms(norms_before(teacher[0], teacher_paths, teacher[1]))  # type: ignore[operator]
     if hasattr(weighted.objective, "build"):
         shapes = Taps(student[0], student_paths, student[1]).shapes
         with _seeded(seed):

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.objectives.features.steps import stages
+from tests.objectives.features.steps import other_channels, stages
 from tests.reference.ab import ab_reference
 from transfuse.objectives.features.ab import AB, ab_loss
 from transfuse.testing import QUICK, Particulars, check_objective, map_tensors
@@ -27,6 +27,12 @@ def test_ab_is_proved():
 def test_earlier_taps_weigh_half():
     particulars = Particulars(skip={"function": "takes one pair"})
     check_objective(AB, ab_reference, {"margin": 0.5}, stages, invariance=SIGNS, checks=QUICK, particulars=particulars)
+
+
+def test_the_authors_leave_out_the_bridge_where_channels_agree():
+    arguments = {"bridge": "channels_differ"}
+    check_objective(AB, ab_reference, arguments, invariance=SIGNS, checks=QUICK)
+    check_objective(AB, ab_reference, arguments, other_channels, checks=["value", "gradient"])
 
 
 def test_beyond_the_margin_nothing_is_asked():

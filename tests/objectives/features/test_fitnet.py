@@ -7,6 +7,7 @@ import torch
 
 from tests.objectives.features.steps import token_step
 from tests.reference.fitnet import fitnet_reference
+from transfuse.core.stages import Stage, stages_of
 from transfuse.objectives.features.fitnet import FitNet, fitnet_loss
 from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step
 
@@ -23,6 +24,12 @@ def test_fitnet_is_proved():
 def test_without_a_regressor_it_is_zero_at_equality_and_half_the_sum_in_the_papers_form():
     arguments = {"regressor": "channels_differ", "form": "paper"}
     check_objective(FitNet, fitnet_reference, arguments, zero_at_equality=True, checks=QUICK)
+
+
+def test_the_hint_is_a_term_among_others_unless_it_is_to_come_first():
+    assert stages_of(FitNet()) == ()
+    assert stages_of(FitNet(when="first", share=0.3)) == (Stage("first", 0.3),)
+    check_objective(FitNet, fitnet_reference, {"when": "first"}, checks=["value", "schema"])
 
 
 def test_tokens_are_compared_with_maps():

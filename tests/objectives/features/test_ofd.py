@@ -1,10 +1,16 @@
-"""OFD against the formula with margins, and the margins against the mean of what is negative."""
+"""OFD against the formula with margins, and the margins against the mean of what is negative, seen or by BatchNorm."""
 
+import pytest
 import torch
+from torch import nn
 
 from tests.objectives.features.steps import stages
-from tests.reference.ofd import ofd_reference
-from transfuse.objectives.features.ofd import OFD, ofd_loss
+from tests.reference.ofd import batchnorm_margin, ofd_reference
+from transfuse.core.norms import Norm
+from transfuse.core.types import WeightedObjective
+from transfuse.engine.features import connect
+from transfuse.errors import ModelError
+from transfuse.objectives.features.ofd import CARD, OFD, batchnorm_margins, ofd_loss
 from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step
 
 
@@ -58,3 +64,66 @@ def test_behind_a_relu_the_margin_is_zero():
     build(objective, step)
     objective.double().train()(step)
     assert torch.equal(objective.margins()[0], torch.zeros(6).double())
+
+
+WEIGHTS, BIASES = (1.0, -0.5, 2.0, 0.7, 0.3, 1.0), (0.0, 0.4, -3.0, 2.0, 1.0, 3.2)  # the last two are almost never negative
+
+
+def norm():
+    return Norm("bn", torch.tensor(BIASES, dtype=torch.float64), torch.tensor(WEIGHTS, dtype=torch.float64).abs())
+
+
+def test_margins_by_batchnorm_are_the_mean_of_the_negative_part_of_a_normal_distribution():
+    expected = [batchnorm_margin(weight, bias) for weight, bias in zip(WEIGHTS, BIASES, strict=True)]
+    torch.testing.assert_close(batchnorm_margins(norm()), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=0)
+    assert expected[-2:] == [-3 * 0.3, -3.0]
+
+
+def test_a_channel_that_batchnorm_holds_constant_has_a_finite_margin():
+    constant = Norm("bn", torch.tensor([-0.5, 0.0, 0.5]), torch.zeros(3))
+    torch.testing.assert_close(batchnorm_margins(constant), torch.tensor([-0.5, 0.0, 0.0]))
+
+
+def by_batchnorm(objective, step):
+    channels = next(iter(step.teacher.features.values())).shape[1]
+    shown = Norm("bn", norm().mean[:channels], norm().deviation[:channels])
+    objective.take_norms(dict.fromkeys(step.teacher.features, shown))
+    build(objective, step)
+
+
+def test_ofd_with_margins_by_batchnorm_is_proved():
+    particulars = Particulars(function=function, prepare=by_batchnorm)
+    check_objective(OFD, ofd_reference, {"margins": "batchnorm"}, checks=QUICK, particulars=particulars)
+
+
+class Teacher(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.relu, self.head = norm, nn.ReLU(), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        return self.head(self.relu(self.norm(inputs)).mean((2, 3)))
+
+
+def connected(teacher):
+    objective = WeightedObjective("ofd", OFD("batchnorm"), CARD, lambda progress: 1.0, ("teacher",), ("relu@input",), ("relu@input",))
+    sample = torch.randn(1, 6, 4, 4)
+    [found], _ = connect([objective], (Teacher(nn.Identity()), sample), {"teacher": (teacher, sample)}, seed=0)
+    return found.objective
+
+
+def test_a_job_reads_the_teachers_batchnorm_once_and_training_leaves_the_margins_alone():
+    batchnorm = nn.BatchNorm2d(6)
+    with torch.no_grad():
+        batchnorm.weight.copy_(torch.tensor(WEIGHTS))
+        batchnorm.bias.copy_(torch.tensor(BIASES))
+    objective = connected(Teacher(batchnorm))
+    expected = torch.tensor([batchnorm_margin(weight, bias) for weight, bias in zip(WEIGHTS, BIASES, strict=True)])
+    torch.testing.assert_close(objective.margins()[0], expected)
+    objective.double().train()(example_step(Sizes(), taps=1))
+    torch.testing.assert_close(objective.margins()[0].float(), expected)
+
+
+def test_a_teacher_without_batchnorm_is_refused_before_training():
+    with pytest.raises(ModelError, match="none before 'relu@input'"):
+        connected(Teacher(nn.Identity()))

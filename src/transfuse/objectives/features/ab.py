@@ -1,7 +1,7 @@
 """Activation boundaries: a neuron of the student is to be active where the teacher's is, by a margin."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -51,19 +51,25 @@ class AB(nn.Module):
     first, from this term alone, and then the task without it, as in the paper and its code (github.com/bhheo/AB_distillation); each stage
     has the recipe's learning-rate schedule from its beginning, and an optimiser of its own. In the comparisons of Tian et al. (2020) the
     first stage lasts 30 epochs and the second 240. `paper_weight` is that of the authors' code (3 / 1000). As in those comparisons there is
-    a 1x1 convolution with BatchNorm behind every tap of the student; the authors leave it out where the channels agree.
+    a 1x1 convolution with BatchNorm behind every tap of the student, so that a network is compared with another one of its own widths as
+    with any other; the authors leave it out where the channels agree (`bridge: channels_differ`).
 
     Args:
         margin: how far from 0 a student's response has to be.
         when: first is the paper's; together adds the term to the others throughout.
         share: of the student's steps that the first stage takes.
+        bridge: always, as in comparisons, or only where the numbers of channels differ, as in the authors' code.
     """
 
     def __init__(
-        self, margin: Annotated[float, Ge(0)] = 1.0, when: When = "first", share: Annotated[float, Gt(0), Lt(1)] = round(30 / 270, 3)
+        self,
+        margin: Annotated[float, Ge(0)] = 1.0,
+        when: When = "first",
+        share: Annotated[float, Gt(0), Lt(1)] = round(30 / 270, 3),
+        bridge: Literal["always", "channels_differ"] = "always",
     ):
         super().__init__()
-        self.margin, self.share = margin, share
+        self.margin, self.share, self.bridge = margin, share, bridge
         self.when: When = when
         self.bridges = nn.ModuleList()
 
@@ -71,7 +77,7 @@ class AB(nn.Module):
         return first_stage(self.when, self.share)
 
     def build(self, student_shapes: dict[str, Shape], teacher_shapes: dict[str, Shape]) -> None:
-        self.bridges = make_bridges(student_shapes, teacher_shapes, norm=True)
+        self.bridges = make_bridges(student_shapes, teacher_shapes, norm=True, always=self.bridge == "always")
 
     def forward(self, step: Step) -> Tensor:
         found = bridged(self.bridges, step)
