@@ -10,7 +10,7 @@ from tests.reference.co_tuning import co_tuning_reference, relationship_referenc
 from transfuse.core.heads import Ending, read_ending
 from transfuse.core.types import Trial
 from transfuse.objectives.outputs.co_tuning import CoTuning, co_tuning_loss
-from transfuse.testing import QUICK, Particulars, check_objective, example_step
+from transfuse.testing import Particulars, check_objective, example_step
 
 SOURCES = 7
 
@@ -43,7 +43,7 @@ PARTICULARS = Particulars(prepare=met, function=by_function)
 
 
 def test_co_tuning_is_proved():
-    check_objective(CoTuning, co_tuning_reference, make_step=one_tap, checks=QUICK, particulars=PARTICULARS)
+    check_objective(CoTuning, co_tuning_reference, make_step=one_tap, particulars=PARTICULARS)
 
 
 def test_the_relationship_of_another_class_is_caught():

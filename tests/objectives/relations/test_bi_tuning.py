@@ -9,7 +9,7 @@ from tests.objectives.features.endings import head
 from tests.objectives.planting import assert_caught
 from tests.reference.bi_tuning import bi_tuning_reference
 from transfuse.objectives.relations.bi_tuning import BiTuning, bi_tuning_loss
-from transfuse.testing import QUICK, Particulars, Sizes, check_objective, example_step
+from transfuse.testing import Particulars, Sizes, check_objective, example_step
 from transfuse.testing.steps import cast
 
 SMALL = {"queue": 3, "temperature": 0.5, "dimensions": 4}
@@ -67,7 +67,7 @@ def made(step=None):
 
 
 def test_bi_tuning_is_proved():
-    check_objective(BiTuning, bi_tuning_reference, SMALL, two_views, checks=QUICK, particulars=PARTICULARS)
+    check_objective(BiTuning, bi_tuning_reference, SMALL, two_views, particulars=PARTICULARS)
 
 
 def test_a_loss_without_the_prototypes_is_caught():
