@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.heads.architectures import RegisteredFirst, TwoHeads, columns
 from transfuse.core.heads import read_ending, require_in_front
 from transfuse.core.taps import Taps
 from transfuse.core.types import Target
@@ -11,6 +12,22 @@ from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.jobs.parts.networks import BinaryHead, Rescaled
 from transfuse.models.classes import SelectedOutputs
+
+
+class Twins(nn.Module):
+    """The mean of two last layers, as a distilled transformer's."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 4), nn.Linear(3, 4)
+
+    def forward(self, inputs):
+        return (self.one(inputs) + self.other(inputs.square())) / 2
+
+
+class MeanOfTokens(nn.Module):
+    def forward(self, inputs):
+        return inputs.mean(1)
 
 
 def mlp(outputs: int = 4) -> nn.Sequential:
@@ -70,14 +87,38 @@ def test_a_convolution_that_makes_maps_of_logits_is_a_head():
     [
         (nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1)), "what follows '0'.*is not linear"),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Tanh()), "is not linear"),
-        (nn.Sequential(nn.ReLU()), "has no linear layer"),
-        (nn.Linear(3, 4), "has no linear layer"),
+        (nn.Sequential(nn.ReLU()), "this network has none"),
+        (nn.Linear(3, 4), "is a single layer"),
+        (Twins(), "made by 2 last layers: one, other"),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.Unflatten(1, (3, 1)), nn.Conv1d(3, 4, 3, padding=1), nn.Flatten()),
+            "made by 2[\\s\\S]*0 \\(Linear",
+        ),
     ],
-    ids=["softmax", "body", "nothing", "all of it"],
+    ids=["softmax", "body", "nothing", "all of it", "mean of two", "kernels of three positions"],
 )
 def test_a_network_without_a_head_is_refused(network, words):
     with pytest.raises(ModelError, match=words):
         read_ending(network.eval(), torch.randn(1, 3))
+
+
+def test_the_last_layer_may_be_registered_first_and_answer_beside_others():
+    ending = read_ending(RegisteredFirst().eval(), columns())
+    assert (ending.path, ending.plain) == ("classify", True)
+    ending = read_ending(TwoHeads().eval(), columns())
+    assert (ending.path, tuple(ending.weight.shape), ending.plain) == ("classes", (5, 8), True)
+
+
+def test_positions_of_a_one_dimensional_head_and_of_tokens_are_averaged():
+    convolution = nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten()).eval()
+    shown = torch.randn(2, 2, 9)
+    ending = read_ending(convolution, shown)
+    torch.testing.assert_close(ending.inputs, convolution[:2](shown).mean(2))
+    torch.testing.assert_close(Taps(convolution, "2@input", shown)(shown)[1]["2@input"].mean(1), ending.inputs)
+    tokens = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), MeanOfTokens()).eval()
+    shown = torch.randn(2, 5, 3)
+    ending = read_ending(tokens, shown)
+    torch.testing.assert_close(ending.inputs @ ending.weight.T + ending.bias, tokens(shown), rtol=1e-4, atol=1e-5)
 
 
 def test_modes_and_weights_are_as_they_were():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transfuse.core.last_layers import END_IN_ONE, last_layers
+from transfuse.core.outputs import main_output
 from transfuse.core.taps import Taps, undisturbed, unwrapped
 from transfuse.errors import ModelError
 
@@ -41,8 +41,8 @@ class Ending:
 def read_ending(module: nn.Module, example: Tensor, taps: Taps | None = None) -> Ending:
     """How a network ends.
 
-    The last layer is the linear layer or 1x1 convolution that runs last. Whatever follows it (pooling, a choice of outputs, another
-    scaling) has to be linear: it is folded into weight and bias, and checked on the example.
+    The last layer is found by following the outputs back to the first weights (`core.last_layers`). Whatever follows it (pooling, a choice
+    of outputs, another scaling) has to be linear: it is folded into weight and bias, and checked on the example.
 
     Args:
         module: the network; logits out.
@@ -50,14 +50,18 @@ def read_ending(module: nn.Module, example: Tensor, taps: Taps | None = None) ->
         taps: read features in the same pass.
 
     Raises:
-        ModelError: there is no such layer, or what follows it is not linear.
+        ModelError: there is no such layer, there are several, or what follows it is not linear.
     """
     network = unwrapped(module)
     with undisturbed(network):
-        path, given, made, outputs = _last(network, example)
-        layer: Any = network.get_submodule(path)
-        inputs = _pooled(given)
-        plain = _pooled(made).shape == outputs.shape and _close(_pooled(made), outputs, SAME)
+        found = last_layers(network, example[:1])
+        if len(found) > 1:
+            what = f"the outputs of {type(network).__name__} are made by {len(found)} last layers: {', '.join(path for path, _ in found)}"
+            raise ModelError(what, fix=END_IN_ONE)
+        path, layer = found[0]
+        given, made, outputs = _run(network, path, example)
+        inputs = _pooled(given, layer)
+        plain = _pooled(made, layer).shape == outputs.shape and _close(_pooled(made, layer), outputs, SAME)
         if plain:
             weight = layer.weight.detach().flatten(1).clone()
             bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach().clone()
@@ -67,19 +71,17 @@ def read_ending(module: nn.Module, example: Tensor, taps: Taps | None = None) ->
         features = taps(example)[1] if taps is not None else {}
     if expected is None or expected.shape != outputs.shape or not _close(expected, outputs):
         what = f"what follows '{path}', the last layer of {type(network).__name__}, is not linear, so there is no head to be used elsewhere"
-        raise ModelError(what, fix="give a network whose last layer makes the logits, or use an objective that needs no head")
+        raise ModelError(what, fix=END_IN_ONE)
     return Ending(path, weight, bias, inputs.detach(), plain, {name: feature.detach() for name, feature in features.items()})
 
 
 def last_layer(module: nn.Module, example: Tensor) -> str:
-    """Path of the linear layer or 1x1 convolution that runs last, whatever follows it.
+    """Path of the layer that makes a network's outputs, whatever follows it; of several the first.
 
     Raises:
-        ModelError: there is no such layer.
+        ModelError: there is no such layer; lists those that might be meant.
     """
-    network = unwrapped(module)
-    with undisturbed(network):
-        return _last(network, example)[0]
+    return last_layers(unwrapped(module), example[:1])[0][0]
 
 
 def require_in_front(ending: Ending, path: str, whose: str) -> None:
@@ -94,37 +96,32 @@ def require_in_front(ending: Ending, path: str, whose: str) -> None:
         raise ModelError(what, fix=f"tap the last feature before that layer, or {whose}_tap: {ending.path}@input for its input itself")
 
 
-def _last(network: nn.Module, example: Tensor) -> tuple[str, Tensor, Tensor, Tensor]:
-    """Path, input and output of the layer that runs last, and the network's outputs."""
-    ran: list[tuple[str, Tensor, Tensor]] = []
-
-    def note(path: str) -> Any:
-        return lambda _module, given, made: ran.append((path, given[0], made))
-
-    with ExitStack() as hooks:
-        for path, layer in network.named_modules():
-            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1):
-                hooks.callback(layer.register_forward_hook(note(path)).remove)
-        outputs = network(example)
-    if not ran or not ran[-1][0]:
-        what = f"{type(network).__name__} has no linear layer or 1x1 convolution that makes its outputs"
-        raise ModelError(what, fix="use an objective that needs no head")
-    path, given, made = ran[-1]
-    return path, given, made, outputs
+def _run(network: nn.Module, path: str, example: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Input and output of a layer in one forward pass, and the network's outputs."""
+    ran: list[tuple[Tensor, Tensor]] = []
+    hook = network.get_submodule(path).register_forward_hook(lambda _module, given, made: ran.append((given[0], made)))
+    try:
+        outputs = main_output(network(example))
+    finally:
+        hook.remove()
+    return *ran[-1], outputs
 
 
-def _pooled(values: Tensor) -> Tensor:
-    return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
+def _pooled(values: Tensor, layer: nn.Module) -> Tensor:
+    """What a layer took or gave, averaged over positions: channels are the last axis of a linear layer's, the second of a convolution's."""
+    positions = range(1, values.ndim - 1) if isinstance(layer, nn.Linear) else range(2, values.ndim)
+    return values.mean(tuple(positions)) if positions else values
 
 
 def _folded(network: nn.Module, layer: nn.Module, example: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of the last layer and all that follows it, from what the network makes of 0 and of the unit vectors."""
-    width = given.shape[1]
+    width = given.shape[-1 if isinstance(layer, nn.Linear) else 1]
     units = torch.cat([given.new_zeros(1, width), torch.eye(width, dtype=given.dtype, device=given.device)])
-    shown = units.reshape(width + 1, width, *[1] * (given.ndim - 2))
+    positions = [1] * (given.ndim - 2)
+    shown = units.reshape(width + 1, *positions, width) if isinstance(layer, nn.Linear) else units.reshape(width + 1, width, *positions)
     hook = layer.register_forward_pre_hook(lambda _module, _given: (shown,))
     try:
-        answers = network(example)
+        answers = main_output(network(example))
     except RuntimeError as error:
         raise ModelError(f"the last layer of {type(network).__name__} can't be read on its own: {str(error).splitlines()[0]}") from error
     finally:

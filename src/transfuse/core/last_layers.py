@@ -15,8 +15,11 @@ from transfuse.core.registry import did_you_mean
 from transfuse.core.taps import undisturbed, unwrapped
 from transfuse.errors import ModelError
 
+NAME_IT = "name the layer to replace, head: {linear: {at: PATH}}"  # advice where no head is found
+END_IN_ONE = "give a network whose outputs are those of one linear layer or 1x1 convolution"
 _MOST_CANDIDATES = 8  # in a message
 _FORMS = ("T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "ToCopy", "Expand", "Clone")
+END_IN_ONE = "give a network whose outputs are those of one linear layer or 1x1 convolution"
 _Owners = dict[int, list[tuple[str, nn.Module]]]
 NAME_IT = "name the layer to replace, head: {linear: {at: PATH}}"
 
@@ -86,9 +89,11 @@ def last_layers(network: nn.Module, example: Any) -> list[tuple[str, nn.Linear |
         main = main_name(tensors)
         reached = [] if main is None else _reached(tensors[main], owners)
     layers = {id(layer): layer for _, layer in reached}
-    if not layers or not all(_replaceable(layer) for layer in layers.values()) or layers.keys() == {id(network)}:
-        raise _not_found(network, reached, "give a network that ends in such a layer")
-    return [(_paths(network, layer)[0], layer) for layer in layers.values()]
+    if not layers or not all(_replaceable(layer) for layer in layers.values()):
+        raise _not_found(network, reached, END_IN_ONE)
+    if layers.keys() == {id(network)}:
+        raise ModelError(f"{type(network).__name__} is a single layer, so nothing is in front of its last one", fix="give a network")
+    return [(path, layers[id(layer)]) for path, layer in network.named_modules() if id(layer) in layers]  # as they were registered
 
 
 def _heads_of(network: nn.Module, tensors: dict[str, Tensor], main: str | None, owners: _Owners) -> list[Head]:

@@ -40,13 +40,18 @@ def main_name(tensors: Mapping[str, Tensor]) -> str | None:
     return next((name for name in MAIN if name in tensors), next(iter(tensors), None))
 
 
+def main_output(output: Any) -> Any:
+    """The tensor among a network's outputs that it is there for; what it gave, where there is none."""
+    tensors = named_tensors(output)
+    name = main_name(tensors)
+    return output if name is None else tensors[name]
+
+
 class MainOutput:
     """A forward hook that makes a network answer with its main output alone, a tensor."""
 
     def __call__(self, _module: nn.Module, _arguments: Any, output: Any) -> Any:
-        tensors = named_tensors(output)
-        name = main_name(tensors)
-        return output if name is None else tensors[name]
+        return main_output(output)
 
 
 def answer_with_main_output(network: nn.Module) -> None:

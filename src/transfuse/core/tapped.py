@@ -86,7 +86,7 @@ def gathering(network: nn.Module, paths: Sequence[str], example: Tensor) -> Gath
     axes = []
     for path, shape in taps.shapes.items():
         last = taps.channels_last(path)  # shapes are told with the channels first
-        axes.append(list(range(1, len(shape) - 1)) if last else averaged_axes(shape))
+        axes.append([2] if taps.sequence(path) else list(range(1, len(shape) - 1)) if last else averaged_axes(shape))
     return Gathered(list(taps.shapes), axes)
 
 

@@ -42,6 +42,7 @@ class Tap:
         input: whether the argument is meant.
         copied: the tensor is changed in place after the module gave it, so it has to be copied.
         channels_last: the feature is [batch, height, width, channels].
+        sequence: the feature is [batch, channels, positions].
     """
 
     path: str
@@ -50,6 +51,7 @@ class Tap:
     input: bool = False
     copied: bool = False
     channels_last: bool = False
+    sequence: bool = False
 
     @classmethod
     def parse(cls, path: str) -> Tap:
@@ -75,6 +77,8 @@ class Tap:
             return None
         if self.channels_last:
             value = value.permute(0, 3, 1, 2)
+        if self.sequence:
+            value = value.transpose(1, 2)
         return value.clone() if self.copied else value
 
 
@@ -109,6 +113,7 @@ class Taps:
     Hooks sit on the network only while it runs, so it can be copied, saved, exported and evaluated as if nobody looked. Compiled, the
     hooks are part of the compiled code. Features in the layout [batch, height, width, channels] (Swin) are given as
     [batch, channels, height, width]; that layout is taken for granted where the first two of three sizes are equal and the third is larger.
+    What a one-dimensional convolution takes and gives, [batch, channels, positions], is given as tokens, [batch, positions, channels].
 
     Args:
         module: the network; may be wrapped by DistributedDataParallel. Of a compiled one the original is run, since code that was compiled
@@ -142,6 +147,10 @@ class Taps:
     def channels_last(self, path: str) -> bool:
         """Whether the module gives this feature as [batch, height, width, channels]."""
         return next(tap.channels_last for tap in self._taps if tap.path == path)
+
+    def sequence(self, path: str) -> bool:
+        """Whether the module gives this feature as [batch, channels, positions]."""
+        return next(tap.sequence for tap in self._taps if tap.path == path)
 
     def __call__(self, inputs: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and its features by path, in the order of `paths`.
@@ -193,9 +202,9 @@ def _tried(module: nn.Module, taps: Sequence[Tap], example: Tensor) -> tuple[lis
             what = f"a forward pass of {type(module).__name__} gets no tensor from '{tap.path}'"
             raise ModelError(what, fix=f"choose a module that runs and gives one: {', '.join(_given(module, example)[-5:])}")
         shape = tuple(found[tap.path].shape)
-        last = _is_channels_last(shape)
-        seen.append(Tap(tap.path, tap.module, tap.item, tap.input, found[tap.path]._version > versions[tap.path], last))
-        shapes[tap.path] = _channels_first(shape)
+        last, sequence = _is_channels_last(shape), len(shape) == 3 and isinstance(module.get_submodule(tap.module), nn.Conv1d)
+        seen.append(Tap(tap.path, tap.module, tap.item, tap.input, found[tap.path]._version > versions[tap.path], last, sequence))
+        shapes[tap.path] = (shape[0], shape[2], shape[1]) if sequence else _channels_first(shape)
     return seen, shapes
 
 

@@ -43,10 +43,9 @@ class Fusion:
         gathered = gathering(network, [*found.paths, given], example)
         sequences = _sequences(network, head, example, gathered.taps)
         gathered.axes = [[2] if sequence else axes for sequence, axes in zip(sequences, gathered.axes, strict=True)]
-        shapes = [*found.shapes.items(), (given, (1, head.width))]
-        width = sum(
-            shape[-1] if axes == [1] and len(shape) == 3 else shape[1] for (_, shape), axes in zip(shapes, gathered.axes, strict=True)
-        )
+        tokens = [axes == [1] or found.sequence(path) for path, axes in zip(found.paths, gathered.axes[:-1], strict=True)]
+        channels = [shape[-1] if last and len(shape) == 3 else shape[1] for last, shape in zip(tokens, found.shapes.values(), strict=True)]
+        width = sum(channels) + head.width
         layers = [gathered, nn.BatchNorm1d(width), nn.Linear(width, outputs)]
         if not isinstance(head.layer, nn.Linear):  # what follows a convolution takes a map
             layers.append(nn.Unflatten(1, (outputs, *[1] * (head.layer.weight.ndim - 2))))
