@@ -127,10 +127,10 @@ def bees(work: Path) -> list[dict[str, Any]]:
     request = DataRequest(val=0.2, size=224)
     opened = sources_of_data.open_data(f"images:{data.hymenoptera_folder()}", request)
     cache = CacheBlock(dir=str(work / "cache"))
-    networks = {name: mobilenet(work, name) for name in ANTS}
+    networks = {name: zero_shot(mobilenet(work, name), name, opened) for name in ANTS}
     single = {}
     for name, model in networks.items():
-        oracle = Oracle(name, zero_shot(model, name, opened), opened, cache, "fp32", torch.device("cpu"))
+        oracle = Oracle(name, model, opened, cache, "fp32", torch.device("cpu"))
         single[name] = [right(oracle.outputs(part), part.labels) for part in (opened.val, opened.test)]
     found = []
     for seed in SEEDS:

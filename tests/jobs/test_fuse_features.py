@@ -64,6 +64,32 @@ def test_what_ships_says_what_the_heads_learnt_and_opens_from_its_file(tmp_path,
     assert torch.equal(predict(again.network, digits.val, again.preprocess), outputs)
 
 
+def at_start(folder, digits, networks, rule="concat", **settings):
+    """What is fused without any training worth the name."""
+    still = HEADS.model_copy(update={"steps": 1, "optimizer": {"adamw": {"lr": 1e-12}}})
+    return fuse_features(opened(folder, digits, networks, train=still, contributions=False, **settings), rule, {"width": 24})
+
+
+def test_before_the_first_step_fused_features_say_what_the_mean_of_the_sources_logits_says(tmp_path, digits, networks):
+    expected = torch.stack([predict(model.network, digits.val, OWN[name]) for name, model in networks.items()]).mean(0)
+    for rule in ("concat", "attention"):
+        fused = at_start(tmp_path / rule, digits, networks, rule)
+        said = predict(fused.model.network, digits.val, fused.model.preprocess)
+        torch.testing.assert_close(said.log_softmax(1), expected.log_softmax(1), rtol=1e-5, atol=1e-5)
+        assert fused.figures["reached"]["start"] == fused.figures["reached"]["heads"] == fused.score
+
+
+def test_a_head_at_random_is_there_where_it_is_asked_for_or_a_source_has_none_over_the_same_classes(tmp_path, digits, networks):
+    assert "start" not in at_start(tmp_path / "random", digits, networks, start="random").figures["reached"]
+    options = {"widths": [8]}
+    narrow = open_model("builtin:mlp", ModelRequest(outputs=4, input_shape=digits.input_shape, options=options, seed=9))
+    narrow.preprocess = OWN["mlp"]
+    others = {"conv": networks["conv"], "narrow": narrow}
+    assert "start" not in at_start(tmp_path / "auto", digits, others).figures["reached"]
+    with pytest.raises(ModelError, match=r"features.start \(sources.narrow\): .* a layer of 4 outputs, and the data have 10"):
+        opened(tmp_path / "sources", digits, others, start="sources")
+
+
 def test_sources_are_asked_once_however_many_rules_are_tried_and_stay_as_they_are(tmp_path, digits, networks):
     before = {name: copy.deepcopy(model.network.state_dict()) for name, model in networks.items()}
     ready = opened(tmp_path, digits, networks)

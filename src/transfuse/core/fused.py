@@ -133,6 +133,29 @@ class FusedHead(nn.Module):
             standards.append(standard)
         self.standards = nn.ModuleList(standards)
 
+    def begin(self, heads: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Starts at the mean of linear heads on the sources' own features, (weight, bias) each; whether the rule can hold that.
+
+        What the standardisation y = M (x - m) did to the features is undone: W x + b = (W M^-1) y + (b + W m).
+        """
+        begin = getattr(self.rule, "begin", None)
+        if begin is None:
+            return False
+        shown = []
+        for (weight, bias), standard in zip(heads, self.standards, strict=True):
+            weight, bias = weight.double() / len(heads), bias.double() / len(heads)
+            if isinstance(standard, Affine):
+                bias = bias + weight @ standard.mean.double()
+                weight = torch.linalg.solve(standard.matrix.double(), weight, left=False)
+            shown.append((weight, bias))
+        top = begin(shown)
+        if top is None:
+            return False
+        with torch.no_grad():
+            self.head.weight.copy_(top[0])
+            self.head.bias.copy_(top[1])
+        return True
+
     def features(self, columns: Float[Tensor, "batch all"]) -> list[Float[Tensor, "batch _"]]:
         """Every source's standardised features, from all of them side by side."""
         parts = columns.split(self.dims, dim=1)

@@ -16,6 +16,8 @@ WHOLE = TrainBlock(epochs=5, batch_size=64, optimizer={"adamw": {"lr": 0.0001}})
 class FeaturesBlock(Block):
     standardise: Literal["phi_s", "whiten", "none"] = "phi_s"
     """what each source's features are brought to: one variance in all (phi_s), also no correlation (whiten), or left (none)"""
+    start: Literal["auto", "sources", "random"] = "auto"
+    """where heads begin: at the mean of the sources' own last layers, undoing standardisation (sources), or at random weights"""
     tune: Literal["head", "projections", "all"] = "projections"
     """what is trained: the head and the rule's own weights; projections, too; then everything, backbones included (LP-FT)"""
     train: TrainBlock = Field(default=HEADS)

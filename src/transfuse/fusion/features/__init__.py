@@ -2,7 +2,8 @@
 
 A rule has plain constructor types. `build(dims)`, called once before the optimiser is made, sizes it by the width of each source's
 features; `forward(features)` turns one [batch, dim_i] per source into [batch, dim], and `dim` says how wide that is. Where a rule weighs
-its sources, `shares(features)` gives the weights, [batch, sources], with rows that sum to 1.
+its sources, `shares(features)` gives the weights, [batch, sources], with rows that sum to 1. `begin(heads)`, where a rule has it, sets its
+start so that one linear layer on top says what the sources' own last layers say together.
 """
 
 from typing import Any

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.errors import ModelError
 from transfuse.fusion.features._projections import Activation, Projection, activated, projections, require_one_width, stacked
+from transfuse.fusion.features._start import Linear, carried, read
 
 CARD = Card(
     title="Attention over features",
@@ -66,6 +67,12 @@ class Attention(nn.Module):
         self.values = values
         self.queries = nn.Parameter(torch.zeros(self.heads, self.dim // self.heads))
         self.marks = nn.Parameter(0.02 * torch.randn(len(dims), self.dim))
+
+    def begin(self, heads: list[Linear]) -> Linear | None:
+        """As in `Concat.begin`; the sources' marks are taken out of the units that hold their heads."""
+        if not carried(self.projections, heads, self.marks):
+            return None
+        return read(len(heads[0][1]), [self.dim], self.activation)
 
     def shares(self, features: list[Float[Tensor, "batch _"]]) -> Float[Tensor, "batch sources"]:
         """a(x), the mean over the heads."""

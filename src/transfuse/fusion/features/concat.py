@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import Card
 from transfuse.fusion.features._projections import Activation, Projection, activated, projected, projections
+from transfuse.fusion.features._start import Linear, carried, read
 
 CARD = Card(
     title="Concatenation of features",
@@ -44,6 +45,17 @@ class Concat(nn.Module):
         """
         self.projections = projections(dims, self.width, self.projection)
         self.dim = sum(dims) if self.projection == "none" else self.width * len(dims)
+
+    def begin(self, heads: list[Linear]) -> Linear | None:
+        """Starts so that the layer given back, on top of the rule, says the sum of these heads, each on its source's features.
+
+        None, and nothing is changed, where they can't be held: fewer than two units per output, or phi on features as they are.
+        """
+        if self.projection == "none" and self.activation == "none":
+            return torch.cat([weight for weight, _ in heads], 1), torch.stack([bias for _, bias in heads]).sum(0)
+        if not carried(self.projections, heads):
+            return None
+        return read(len(heads[0][1]), [self.width] * len(heads), self.activation)
 
     def forward(self, features: list[Float[Tensor, "batch _"]]) -> Float[Tensor, "batch dim"]:
         return activated(torch.cat(projected(self.projections, features), dim=1), self.activation)

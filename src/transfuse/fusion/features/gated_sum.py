@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import Card
 from transfuse.fusion.features._projections import Activation, Projection, activated, projections, require_one_width, stacked
+from transfuse.fusion.features._start import Linear, carried, read
 
 CARD = Card(
     title="Gated sum of features",
@@ -49,6 +50,12 @@ class GatedSum(nn.Module):
         nn.init.zeros_(gate.weight)
         nn.init.zeros_(gate.bias)
         self.gate = gate
+
+    def begin(self, heads: list[Linear]) -> Linear | None:
+        """As in `Concat.begin`; features as they are can't be held, since one layer reads their sum."""
+        if not carried(self.projections, heads):
+            return None
+        return read(len(heads[0][1]), [self.dim], self.activation)
 
     def shares(self, features: list[Float[Tensor, "batch _"]]) -> Float[Tensor, "batch sources"]:
         """g(x)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.core.card import Card
 from transfuse.fusion.features._projections import Activation, Projection, activated, projections, require_one_width, stacked
+from transfuse.fusion.features._start import Linear, carried, read
 
 CARD = Card(
     title="Weighted sum of features",
@@ -54,6 +55,12 @@ class WeightedSum(nn.Module):
         self.projections = projections(dims, self.width, self.projection)
         self.dim = require_one_width(dims, self.width, self.projection)
         self.scores = nn.Parameter(torch.zeros(len(dims)) if self.weights == "softmax" else torch.ones(len(dims)))
+
+    def begin(self, heads: list[Linear]) -> Linear | None:
+        """As in `Concat.begin`; features as they are can't be held, since one layer reads their sum."""
+        if not carried(self.projections, heads):
+            return None
+        return read(len(heads[0][1]), [self.dim], self.activation)
 
     def alpha(self) -> Float[Tensor, "sources"]:
         """The weights."""

@@ -27,11 +27,13 @@ from transfuse.evaluate import metrics
 from transfuse.fusion import contribution, standardise
 from transfuse.fusion import features as rules
 from transfuse.jobs.context import Context
+from transfuse.jobs.fusing import starts
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle
 from transfuse.jobs.parts.networks import BinaryHead, Rescaled, example
 from transfuse.jobs.parts.peers import same_weights
 from transfuse.jobs.parts.pools import standardised
+from transfuse.jobs.prepare.class_sets import InUnion
 from transfuse.jobs.train.training import Lesson, teach, views_of
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.surgery import fresh_weights
@@ -60,7 +62,9 @@ class Backbones:
         maps: each source's standardisation, (mean, matrix); empty for none.
         dims: width of each source's features.
         forwards: samples that sources were sent.
+        heads: the sources' own last layers, where heads begin with them; empty else.
         scores: validation score of every set of sources that was tried, by rule.
+        begun: what each of these reached before its training, where it began with the sources' own heads.
     """
 
     context: Context
@@ -74,7 +78,9 @@ class Backbones:
     maps: dict[str, standardise.Map]
     dims: dict[str, int]
     forwards: int = 0
+    heads: starts.Heads = field(default_factory=dict)
     scores: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
+    begun: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,15 +115,17 @@ def open_backbones(
     if not len(labelled):
         fix = "give labels, or train a student with how: distill or amalgamate, which need none"
         raise DataError("the head of fused features learns from labels, and no training sample has one", where="data", fix=fix)
+    settings, why = starts.settled_start(settings, sources, data)
+    if settings.start == "random" and why:
+        context.say(f"fused heads begin at random: {why}")
+    heads = starts.heads_of(sources, data) if settings.start == "sources" else {}
     shared = canonical(data, sources)
     members = {name: member_of(name, model, data) for name, model in sources.items()}
     spare = torch.nonzero(~is_labelled(data.train.labels))[: max(0, MOST_FITTED - len(labelled)), 0]
     asked = pools.subset(data.train, torch.cat([labelled, spare]))
     maps, train, val, dims, forwards = {}, [], [], {}, 0
     for name, member in members.items():
-        model = Model(member, sources[name].source, preprocess=shared)
-        oracle = Oracle(name, model, data, cache, "fp32", context.device, context.say)
-        member.to(context.device)
+        oracle = asking(context, data, cache, name, member, shared)
         found = oracle.outputs(asked)
         maps[name] = fitted(name, found, settings)
         train.append(found[: len(labelled)])
@@ -128,7 +136,13 @@ def open_backbones(
     known = pools.ArraySamples(torch.cat(train, 1), labels, asked.ids[: len(labelled)])
     seen = pools.ArraySamples(torch.cat(val, 1), data.val.labels, data.val.ids)
     kept = maps if settings.standardise != "none" else {}
-    return Backbones(context, data, settings, seed, members, shared, known, seen, kept, dims, forwards)
+    return Backbones(context, data, settings, seed, members, shared, known, seen, kept, dims, forwards, heads)
+
+
+def asking(context: Context, data: DataSet, cache: CacheBlock, name: str, member: Member, shared: Preprocess) -> Oracle:
+    """Whoever is asked for one source's features, which are remembered on disk like any answer."""
+    member.to(context.device)
+    return Oracle(name, Model(member, name, preprocess=shared), data, cache, "fp32", context.device, context.say)
 
 
 def fuse_features(ready: Backbones, rule: str, parameters: Mapping[str, Any], augment: AugmentBlock | None = None) -> Fused:
@@ -149,7 +163,8 @@ def fuse_features(ready: Backbones, rule: str, parameters: Mapping[str, Any], au
     top.fold()
     network = FusedNetwork({name: copy.deepcopy(member) for name, member in ready.members.items()}, top)
     model = as_model(ready, network)
-    figures["reached"] = {"heads": score}
+    begun = ready.begun.get(rule, {}).get(frozenset(names))
+    figures["reached"] = {**({} if begun is None else {"start": begun}), "heads": score}
     if ready.settings.tune == "all":
         model, score = finetuned(ready, rule, model, score, augment)
         figures["reached"]["all"] = score
@@ -157,7 +172,11 @@ def fuse_features(ready: Backbones, rule: str, parameters: Mapping[str, Any], au
 
 
 def trained_head(ready: Backbones, rule: str, parameters: Mapping[str, Any], names: Sequence[str]) -> tuple[FusedHead, float]:
-    """Rule and head for some of the sources, trained on remembered features, and the validation score."""
+    """Rule and head for some of the sources, trained on remembered features, and the validation score.
+
+    Sources may know training samples by heart, so that what a head learns from their features there is worth less elsewhere. A head that
+    begins with the sources' own last layers therefore stays as it began unless validation gets better by training.
+    """
     known = ready.scores.setdefault(rule, {})
     places = columns_of(ready, names)
     train, val = (some_columns(part, places) for part in (ready.train, ready.val))
@@ -173,12 +192,31 @@ def trained_head(ready: Backbones, rule: str, parameters: Mapping[str, Any], nam
         top.standardise([ready.maps[name] for name in names])
     if ready.settings.tune == "head" and hasattr(made, "projections"):
         made.projections.requires_grad_(False)
+    seen = val.raw(torch.arange(len(val)))
+    begun = starts.begin(top, ready.heads, tuple(names))
+    first, start = copy.deepcopy(top.state_dict()), score_of(top, seen, data, val) if begun else 0.0
     model = Model(top, f"fused:{rule}", preprocess=Preprocess(), classes=list(data.classes) or None, target=data.target)
     run = f"features.{rule}" if len(names) == len(ready.members) else f"features.{rule}.{'+'.join(names)}"
     learn(ready, model, data, train, settled(ready.settings.train), run)
+    score = score_of(top, seen, data, val)
+    if begun:
+        ready.begun.setdefault(rule, {})[frozenset(names)] = start
+        if not better(data, score, start):
+            top.load_state_dict(first)
+            score = start
+    known[frozenset(names)] = score
+    return top, score
+
+
+def score_of(top: FusedHead, columns: Tensor, data: DataSet, samples: Samples) -> float:
+    """What a head reaches on remembered features."""
     with torch.no_grad():
-        known[frozenset(names)] = scored(data, top.eval()(val.raw(torch.arange(len(val)))), val)
-    return top, known[frozenset(names)]
+        return scored(data, top.eval()(columns), samples)
+
+
+def better(data: DataSet, score: float, other: float) -> bool:
+    """Whether one score of the task's first metric is better than another."""
+    return score > other if metrics.primary(data.task)[1] else score < other
 
 
 def weights_of(ready: Backbones, top: FusedHead) -> dict[str, Any]:
@@ -239,8 +277,7 @@ def finetuned(ready: Backbones, rule: str, model: Model, score: float, augment: 
         rows = torch.arange(len(ready.data.val))
         outputs = torch.cat([whole.network.eval()(ready.data.val.exact(part, ready.preprocess)) for part in rows.split(256)])
     found = scored(ready.data, outputs, ready.data.val)
-    better = found > score if metrics.primary(ready.data.task)[1] else found < score
-    if not better:
+    if not better(ready.data, found, score):
         compared = f"{found:.4f} on validation, the heads alone {score:.4f}"
         ready.context.say(f"features.{rule}: training everything reaches {compared}: they are kept")
         return model, score
@@ -285,7 +322,7 @@ def member_of(name: str, model: Model, data: DataSet) -> Member:
 
 def without_wrappers(network: nn.Module) -> nn.Module:
     """The network whose outputs were chosen or rescaled for the data; its features are the same."""
-    while isinstance(network, (SelectedOutputs, BinaryHead, Rescaled)):
+    while isinstance(network, (SelectedOutputs, BinaryHead, Rescaled, InUnion)):
         network = network.network if isinstance(network, SelectedOutputs) else network.inner
     return network
 

@@ -22,6 +22,7 @@ from transfuse.jobs.fusing import sources as fuse_sources
 from transfuse.jobs.fusing.features import fuse_features, open_backbones, settled
 from transfuse.jobs.fusing.panel import Panel, Way
 from transfuse.jobs.fusing.sources import Source
+from transfuse.jobs.fusing.starts import settled_start
 from transfuse.jobs.fusing.weights import as_model, inputs_of, mergeable, try_weights
 from transfuse.models.ensemble import Rule, ensemble
 from transfuse.recipe.blocks import BudgetBlock
@@ -41,7 +42,7 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
     block = block.model_copy(update={"train": settled(block.train), "finetune": settled(block.finetune)})
     recipe = recipe.model_copy(update={"features": block})
     if recipe.how != "auto":
-        return recipe, {}
+        return with_start(recipe, data, sources)
     names = [SINGLE, *(f"outputs.{name}" for name in output_rules.names() if data.task in output_rules.card(name).tasks)]
     if data.task == "regression":
         names.remove("outputs.mean_logits")  # the mean of predictions is tried as the plain ensemble
@@ -61,7 +62,19 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
     blocks = [WayBlock.model_validate(parse_way(name)) for name in names]
     if "contributions" not in given:  # heads for every set of sources and every rule would be many
         recipe = recipe.model_copy(update={"features": block.model_copy(update={"contributions": False})})
-    return recipe.model_copy(update={"how": blocks}), {"how": reason}
+    recipe, reasons = with_start(recipe.model_copy(update={"how": blocks}), data, sources)
+    return recipe, {"how": reason, **reasons}
+
+
+def with_start(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> tuple[FuseRecipe, dict[str, str]]:
+    """`features.start: auto` settled, and why; at random where no way looks at it."""
+    block = recipe.features
+    if block.start != "auto":
+        return recipe, {}
+    if not any(way.name.startswith("features.") for way in recipe.how if isinstance(way, WayBlock)):
+        return recipe.model_copy(update={"features": block.model_copy(update={"start": "random"})}), {}
+    block, why = settled_start(block, {name: source.model for name, source in sources.items()}, data)
+    return recipe.model_copy(update={"features": block}), {"features.start": why}
 
 
 def applies(name: str, recipe: FuseRecipe, data: DataSet, sources: int) -> bool:
@@ -155,7 +168,17 @@ def try_features(context: Context, recipe: FuseRecipe, panel: Panel, block: WayB
         panel.opened["features"] = open_backbones(context, networks, panel.data, recipe.features, recipe.cache, recipe.seed)
     made = fuse_features(panel.opened["features"], name, block.parameters, recipe.augment)
     ask = finish.asking(made.model)
-    return Way(block.name, ask(panel.data.val), ask, made.model, figures=made.figures)
+    return Way(block.name, ask(panel.data.val), ask, made.model, notes=began_at(made.figures), figures=made.figures)
+
+
+def began_at(figures: Mapping[str, Any]) -> list[str]:
+    """Where a fused head began and whether training moved it, in a sentence."""
+    reached = figures["reached"]
+    if "start" not in reached:
+        return ["its head began at random"]
+    begun = f"it begins at the mean of the sources' own last layers, {reached['start']:.4f} on validation"
+    kept = reached["heads"] == reached["start"]
+    return [f"{begun}, and stays there: training made it no better" if kept else f"{begun}; training brings it to {reached['heads']:.4f}"]
 
 
 def crossfitted(make: Callable[[], OutputRule], said: Tensor, labels: Tensor, panel: Panel) -> Tensor:
