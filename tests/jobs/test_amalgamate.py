@@ -10,11 +10,17 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
 from transfuse.core.preprocess import Preprocess
+from transfuse.core.protocols import Silent
 from transfuse.core.types import ModelRequest
 from transfuse.errors import ModelError, RecipeError
-from transfuse.jobs import fuse
+from transfuse.jobs import amalgamate, fuse
 from transfuse.jobs import resume as resuming
+from transfuse.jobs.context import Context, Live
+from transfuse.jobs.fusing import spreading
+from transfuse.jobs.parts import terms
+from transfuse.jobs.rundir import RunDir
 from transfuse.models import open_model, save_model
+from transfuse.objectives.outputs.amalgamate import joined
 from transfuse.recipe.load import from_values
 
 NAMES = [f"digit {number}" for number in range(10)]
@@ -53,8 +59,8 @@ def trained(inputs, labels, outputs, seed):
     return replace(model, module=model.network.eval(), preprocess=RAW, pretrained=True)
 
 
-def amalgamated(folder, out, names=("low", "high"), data="labelled", **changes):
-    values = {
+def load_values(folder, names=("low", "high"), data="labelled"):
+    return {
         "job": "fuse",
         "how": "amalgamate",
         "data": f"arrays:{folder / data}.npz",
@@ -63,9 +69,11 @@ def amalgamated(folder, out, names=("low", "high"), data="labelled", **changes):
         "train": TRAIN,
         "cache": {"dir": str(folder / "cache")},
         "samples": False,
-        "out": str(out),
     }
-    return fuse.run(from_values({**values, **changes}))
+
+
+def amalgamated(folder, out, names=("low", "high"), data="labelled", **changes):
+    return fuse.run(from_values({**load_values(folder, names, data), "out": str(out), **changes}))
 
 
 def test_overlapping_specialists_make_one_student_that_says_what_they_say_together(folder, tmp_path):
@@ -77,7 +85,11 @@ def test_overlapping_specialists_make_one_student_that_says_what_they_say_togeth
     assert summary["amalgamation"]["classes"]["high"] == NAMES[4:]
     assert "labels of all classes together" in summary["amalgamation"]["upper_bound"]
     assert all(block["metrics"]["accuracy"] > 0.9 for block in summary["sources"].values())  # each among its own classes
-    assert (tmp_path / "run" / "report.html").exists()
+    spread = summary["amalgamation"]["spread"]
+    assert spread["neighbours"] == 10
+    assert spread["samples"] == 600
+    assert spread["agreed"] > 0.8
+    assert "spread among neighbours" in (tmp_path / "run" / "report.html").read_text()
     student = open_model(f"run:{tmp_path / 'run'}")
     assert student.classes == NAMES
 
@@ -112,6 +124,42 @@ def test_sources_are_remembered_and_their_features_can_be_learnt_from_together_a
     assert terms[-1]["common_features"] < terms[0]["common_features"]
     assert terms[-1]["fitnet"] < terms[0]["fitnet"]
     assert terms[-1]["fitnet_2"] < terms[0]["fitnet_2"]
+
+
+def checked(folder, **changes):
+    recipe = from_values({**load_values(folder), "out": str(folder / "never"), **changes})
+    return fuse.check(recipe, Silent(), Live())[0].how[0].parameters["spread"]
+
+
+def test_what_is_taught_is_spread_among_neighbours_unless_the_recipe_or_mixed_pictures_say_otherwise(folder):
+    assert checked(folder) == {"neighbours": 10, "rounds": 3, "share": 0.7, "agreement": 0.5}
+    assert checked(folder, how={"amalgamate": {"spread": None}}) is None
+    assert checked(folder, augment={"mixup": True}) is None
+    with pytest.raises(RecipeError, match=r"how.amalgamate.spread: .* says nothing about mixed samples"):
+        checked(folder, how={"amalgamate": {"spread": {"rounds": 2}}}, augment={"mixup": True})
+    assert not (folder / "never").exists()
+
+
+def test_sources_are_replaced_by_a_table_of_their_spread_join_and_asked_no_more(folder, tmp_path):
+    recipe = from_values({**load_values(folder), "out": str(tmp_path / "run")})
+    context = Context(RunDir(tmp_path / "run"))
+    opened = amalgamate.prepare(recipe, context)
+    models = {name: source.model for name, source in opened.sources.items()}
+    oracles = {name: amalgamate.oracle_of(context, opened.recipe, opened.data, name, model) for name, model in models.items()}
+    objective = terms.build(opened.recipe.objectives[0], tuple(oracles), {})
+    taught = spreading.settle(context, opened.recipe, opened.data, opened.data.train, [objective], oracles)
+    assert list(taught.oracles) == ["join amalgamate"]
+    assert taught.objectives[0].teachers == ("join amalgamate",)
+    said = taught.oracles["join amalgamate"].outputs(opened.data.train)
+    assert torch.equal(joined([said]).argmax(1), said.argmax(1))
+    plain = joined([oracle.outputs(opened.data.train) for oracle in oracles.values()])
+    assert int((plain.argmax(1) != said.argmax(1)).sum()) == taught.figures["changed"]
+    demanding = opened.recipe.how[0].model_copy(update={"parameters": {"spread": {"agreement": 1.0}}})
+    left = spreading.settle(
+        context, opened.recipe.model_copy(update={"how": [demanding]}), opened.data, opened.data.train, [objective], oracles
+    )
+    assert left.objectives == [objective]
+    assert list(left.oracles) == ["low", "high"]
 
 
 def test_an_interrupted_run_goes_on_where_it_was(folder, tmp_path):

@@ -29,6 +29,7 @@ from transfuse.jobs import distill
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.deliver import export, finish
 from transfuse.jobs.deliver.finish import asking, keep_predictions, known_reasons, summary_of
+from transfuse.jobs.fusing import spreading
 from transfuse.jobs.fusing import student as fuse_student
 from transfuse.jobs.fusing.features import refuse_copies, settled
 from transfuse.jobs.parts import terms
@@ -59,6 +60,15 @@ class Opened:
     reasons: dict[str, str]
     data: DataSet
     sources: Mapping[str, Known]
+
+
+@dataclass
+class Learnt:
+    """What came of the training: the student, the same from labels where there are some, and what it was taught."""
+
+    student: Model
+    joint: Model | None
+    taught: spreading.Taught
 
 
 def asked_for(recipe: FuseRecipe) -> bool:
@@ -121,6 +131,9 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     outputs = count_outputs(student, data)
     export.rehearse(recipe.export, student, data)
     decided, reasons = with_objectives(recipe)
+    decided, spread = spreading.decide(decided, data, {name: source.model for name, source in sources.items()})
+    if spread:
+        context.say(spread)
     if not known and decided.control != "none":
         decided = decided.model_copy(update={"control": "none"})
         reasons["control"] = "no training sample has a label, so nobody can be trained on labels"
@@ -149,7 +162,7 @@ def open_data_of(recipe: FuseRecipe, context: Context) -> DataSet:
 
 def with_objectives(recipe: FuseRecipe) -> tuple[FuseRecipe, dict[str, str]]:
     """`objectives: auto` as the join of the sources' class sets; of what is for fused features no `auto` is left, as nobody looks at it."""
-    unused = {part: settled(getattr(recipe.features, part)) for part in ("train", "finetune")}
+    unused = {part: settled(getattr(recipe.features, part)) for part in ("train", "finetune")} | {"start": "random"}
     recipe = recipe.model_copy(update={"features": recipe.features.model_copy(update=unused)})
     if recipe.objectives != "auto":
         return recipe, {}
@@ -200,8 +213,9 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     student = open_student(lesson.student, data, recipe.seed, context.live.student)
     assert isinstance(recipe.objectives, list)
     objectives = [terms.build(block, tuple(oracles), context.live.objectives) for block in recipe.objectives]
-    student = distill.obtain_student(context, lesson, data, student, objectives, oracles, {})
-    evaluate(context, opened, oracles, student, joint, began)
+    taught = spreading.settle(context, recipe, data, training_pool(data), objectives, oracles)
+    student = distill.obtain_student(context, lesson, data, student, taught.objectives, taught.oracles, {})
+    evaluate(context, opened, oracles, Learnt(student, joint, taught), began)
     failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
@@ -222,7 +236,7 @@ def oracle_of(context: Context, recipe: FuseRecipe, data: DataSet, name: str, mo
     return Oracle(name, model, data, recipe.cache, recipe.train.precision, context.device, context.say)
 
 
-def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], student: Model, joint: Model | None, began: float) -> None:
+def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], learnt: Learnt, began: float) -> None:
     """Writes predictions and summary.json. The test split is looked at here and nowhere else.
 
     Control: the same student trained on all labels together, which is an upper bound. Ensemble: what the sources say once their class sets
@@ -231,6 +245,8 @@ def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], st
     if ranks.rank() != 0:
         return
     recipe, data, threads = opened.recipe, opened.data, opened.recipe.budget.threads
+    student, joint = learnt.student, learnt.joint
+    before = sum(oracle.asked() for oracle in oracles.values())  # those while the student learnt are in the ledger
 
     def join(samples: Samples) -> Tensor:
         return joined([oracle.outputs(samples) for oracle in oracles.values()])
@@ -256,8 +272,12 @@ def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], st
             "count": len(data.classes),
             "labels": learnt_from_labels(recipe),
             "upper_bound": None if joint is None else "control: the same student trained on the labels of all classes together",
+            "spread": learnt.taught.figures or None,
         },
-        "teacher_forwards": ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()),
+        "teacher_forwards": ledger.get("teacher_forwards", 0)
+        + learnt.taught.forwards
+        + sum(oracle.asked() for oracle in oracles.values())
+        - before,
         "seconds": {
             "train": round(ledger.get("seconds.student", 0.0), 3),
             "total": round(ledger.get("seconds.before", 0.0) + time.monotonic() - began, 3),

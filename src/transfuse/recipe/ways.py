@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from transfuse.core.registry import did_you_mean
 from transfuse.fusion import features, outputs, weights
@@ -20,6 +20,26 @@ SINGLE = "single"
 TRAINED = ("distill", "amalgamate")
 """ways that train the recipe's student"""
 _GIVEN_BY_THE_JOB = ("task",)
+
+
+class SpreadBlock(Block):
+    """What sources that each know some classes say together, spread among samples that look alike to them."""
+
+    neighbours: Annotated[int, Field(ge=1)] = 10
+    """how many of the nearest samples each sample listens to"""
+    rounds: Annotated[int, Field(ge=1)] = 3
+    """how often"""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """of the neighbours in what a sample is taught"""
+    agreement: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """share of neighbours that have to be predicted alike; where fewer are, being near means little, and nothing is spread"""
+
+
+class AmalgamateBlock(Block):
+    """Settings of the way that joins class sets."""
+
+    spread: SpreadBlock | Literal["auto"] | None = "auto"
+    """what the student is taught, spread among neighbours in the sources' features before; null: every sample by itself"""
 
 
 def names() -> list[str]:
@@ -49,6 +69,8 @@ def full_name(name: str) -> str | None:
 def way_block(name: str) -> type[Block]:
     """The recipe block of one way, by its full name."""
     room, _, rule = name.partition(".")
+    if name == "amalgamate":
+        return AmalgamateBlock
     if name in (SINGLE, *TRAINED):
         return Block
     return method_block(name.replace(".", "_"), ROOMS[room].get(rule), leave_out=_GIVEN_BY_THE_JOB)

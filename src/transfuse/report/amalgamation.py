@@ -24,6 +24,10 @@ def verdict(summary: Summary) -> words.Verdict:
         upper = f"{words.metric(name, reached['control'])} of joint training on all labels, the upper bound"
         sentence += f" That is {words.difference(name, gain)}{interval} beside the {upper}."
         tone = "good" if bounds and bounds[1] >= 0 else "none"
+    if (spread := found.get("spread")) is not None:
+        alike = f"{words.share(spread['agreed'])} of neighbours in the sources' features are predicted alike"
+        taught = f"{spread['changed']:,} of {spread['samples']:,} samples were taught as another class than the join says"
+        details.append(f"What it was taught was spread among neighbours before: {alike}, and {taught}. No label was looked at for that.")
     for source, classes in found["classes"].items():
         own = summary["sources"][source]["metrics"].get(name)
         details.append(f"{source} knows {', '.join(classes)}: {words.metric(name, own)} among test samples of these classes.")
