@@ -64,9 +64,9 @@ def lines(run, kind="train", who="student"):
     return [row for row in rows if row["kind"] == kind and row["run"] == who]
 
 
-@pytest.mark.parametrize(("name", "share", "steps"), [("ab", 0.25, 2), ("fsp", 0.5, 4)])
+@pytest.mark.parametrize(("name", "share", "steps"), [("fitnet", 0.25, 2), ("fsp", 0.5, 4)])
 def test_the_student_learns_from_a_term_alone_and_then_from_the_others_within_its_steps(job, name, share, steps):
-    run = job("cross_entropy", "kd", {name: {"share": share}}, control="reuse")
+    run = job("cross_entropy", "kd", {name: {"share": share, "when": "first"}}, control="reuse")
     rows = lines(run)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row.get("stage") for row in rows] == [name] * steps + [None] * (STEPS - steps)

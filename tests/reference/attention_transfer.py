@@ -1,6 +1,6 @@
 """Attention transfer: Zagoruyko and Komodakis (2017), equation 2, and the authors' attention_transfer/utils.py."""
 
-from tests.reference.features import as_list, length
+from tests.reference.features import as_list, length, smaller
 
 
 def attention(maps, power):
@@ -10,11 +10,11 @@ def attention(maps, power):
 
 
 def attention_transfer_reference(student_features, teacher_features, form, power):
-    students, teachers = as_list(student_features), as_list(teacher_features)
+    pairs = [smaller(*pair) for pair in zip(as_list(student_features), as_list(teacher_features), strict=True)]
     values = []
-    for sample in range(len(students[0])):
+    for sample in range(len(pairs[0][0])):
         value = 0.0
-        for student, teacher in zip(students, teachers, strict=True):
+        for student, teacher in pairs:
             a, b = attention(student[sample], power), attention(teacher[sample], power)
             gaps = [x - y for x, y in zip(a, b, strict=True)]
             value += sum(gap**2 for gap in gaps) / len(gaps) if form == "code" else length(gaps)

@@ -3,9 +3,11 @@
 import math
 
 from tests.reference.distributions import softmax
+from tests.reference.features import resize
 
 
 def cwd_reference(student_features, teacher_features, temperature):
+    student_features = resize(student_features, *teacher_features.shape[2:])
     values = []
     for student, teacher in zip(student_features, teacher_features, strict=True):
         value = 0.0

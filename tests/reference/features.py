@@ -46,6 +46,36 @@ def nearest(maps, height, width):
     return out
 
 
+def bilinear(maps, height, width):
+    """Linear interpolation between the centres of positions; what lies outside of the outermost centres is as they are."""
+
+    def between(index, size, old):
+        place = min(max((index + 0.5) * old / size - 0.5, 0.0), old - 1.0)
+        low = min(math.floor(place), old - 1)
+        return low, min(low + 1, old - 1), place - low
+
+    out = np.zeros((*maps.shape[:2], height, width))
+    for i in range(height):
+        top, bottom, down = between(i, height, maps.shape[2])
+        for j in range(width):
+            left, right, along = between(j, width, maps.shape[3])
+            upper = (1 - along) * maps[:, :, top, left] + along * maps[:, :, top, right]
+            lower = (1 - along) * maps[:, :, bottom, left] + along * maps[:, :, bottom, right]
+            out[:, :, i, j] = (1 - down) * upper + down * lower
+    return out
+
+
+def resize(maps, height, width):
+    """The mean over areas along the sides that shrink, then interpolation along those that grow."""
+    return bilinear(mean_pool(maps, min(height, maps.shape[2]), min(width, maps.shape[3])), height, width)
+
+
+def smaller(student, teacher):
+    """Both maps at the smaller of both sizes, side by side."""
+    height, width = (min(student.shape[side], teacher.shape[side]) for side in (2, 3))
+    return mean_pool(student, height, width), mean_pool(teacher, height, width)
+
+
 def as_list(features):
     return features if isinstance(features, list) else [features]
 

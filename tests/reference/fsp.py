@@ -1,4 +1,8 @@
-"""FSP: Yim et al. (2017), equations 1 and 2; maps of one size."""
+"""FSP: Yim et al. (2017), equations 1 and 2; of two neighbouring taps the larger map is pooled."""
+
+import math
+
+import numpy as np
 
 
 def flow(first, second):
@@ -7,17 +11,21 @@ def flow(first, second):
     return [[sum(float(a[place]) * float(b[place]) for place in places) / len(places) for b in second] for a in first]
 
 
-def halved(maps, pooling):
-    """2x2 blocks to their maximum or mean."""
-    channels, height, width = maps.shape
-    blocks = maps.reshape(channels, height // 2, 2, width // 2, 2)
-    return blocks.max((2, 4)) if pooling == "max" else blocks.mean((2, 4))
+def pooled(maps, height, width, pooling):
+    """The maximum or the mean over areas, whose borders are rounded outwards where sizes don't divide."""
+
+    def area(index, size, old):
+        return range(index * old // size, math.ceil((index + 1) * old / size))
+
+    rows, columns = [area(i, height, maps.shape[1]) for i in range(height)], [area(j, width, maps.shape[2]) for j in range(width)]
+    summary = max if pooling == "max" else lambda values: sum(values) / len(values)
+    found = [[[summary([channel[i, j] for i in inner for j in outer]) for outer in columns] for inner in rows] for channel in maps]
+    return np.array(found)
 
 
 def matched(first, second, pooling):
-    if first.shape[1] == 2 * second.shape[1]:
-        return halved(first, pooling), second
-    return first, second
+    height, width = (min(first.shape[side], second.shape[side]) for side in (1, 2))
+    return pooled(first, height, width, pooling), pooled(second, height, width, pooling)
 
 
 def fsp_reference(student_features, teacher_features, pooling, over):

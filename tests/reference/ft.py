@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.reference.features import batch_norm, conv, length
+from tests.reference.features import batch_norm, conv, length, smaller
 
 
 def network(maps, state, name):
@@ -16,7 +16,7 @@ def network(maps, state, name):
 def ft_reference(student_features, teacher_features, state, norm, form):
     factors, translated = network(teacher_features, state, "encoders.0"), network(student_features, state, "translators.0")
     values = []
-    for student, teacher in zip(translated, factors, strict=True):
+    for student, teacher in zip(*smaller(translated, factors), strict=True):
         s, t = student.ravel(), teacher.ravel()
         gaps = [abs(a / length(s) - b / length(t)) ** norm for a, b in zip(s, t, strict=True)]
         values.append(sum(gaps) ** (1 / norm) if form == "paper" else sum(gaps) / len(gaps))

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.reference.features import length
+from tests.reference.features import length, smaller
 
 
 def rows(maps):
@@ -24,7 +24,7 @@ def nst_reference(student_features, teacher_features, kernel):
         return sum(k(one, other, width) for one in ones for other in others) / (len(ones) * len(others))
 
     values = []
-    for student, teacher in zip(student_features, teacher_features, strict=True):
+    for student, teacher in zip(*smaller(student_features, teacher_features), strict=True):
         x, y = rows(student), rows(teacher)
         width = sum(square_distance(one, other) for one in x for other in y) / (len(x) * len(y))
         values.append(mean(x, x, width) + mean(y, y, width) - 2 * mean(x, y, width))

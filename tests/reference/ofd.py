@@ -2,7 +2,7 @@
 
 import math
 
-from tests.reference.features import as_list, batch_norm, conv
+from tests.reference.features import as_list, batch_norm, conv, resize
 
 
 def batchnorm_margin(weight, bias, steps=20000):
@@ -24,6 +24,7 @@ def ofd_reference(student_features, teacher_features, state):
     for tap, (student, teacher) in enumerate(zip(students, teachers, strict=True)):
         bridged = batch_norm(conv(student, state[f"bridges.{tap}.project.0.weight"]), state, f"bridges.{tap}.project.1")
         margins = state[f"margins_{tap}"]
+        bridged = resize(bridged, *teacher.shape[2:])
         weight = 0.5 ** (len(students) - 1 - tap)
         for sample in range(len(values)):
             for c in range(teacher.shape[1]):

@@ -12,7 +12,7 @@ def context_loss(student, teacher):
 
     total, weight, weights = mean_square(student, teacher), 1.0, 1.0
     for side in (4, 2, 1):
-        if side >= student.shape[2]:
+        if side >= min(student.shape[2:]):
             continue
         weight /= 2
         total += weight * mean_square(mean_pool(student, side, side), mean_pool(teacher, side, side))

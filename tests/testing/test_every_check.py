@@ -110,6 +110,24 @@ def test_each_unequal_size_is_tried(spatial, words):
         check_objective(OneSideOnly, maps.hint_reference, checks=["small"], particulars=particulars)
 
 
+def test_a_wrong_resize_is_found_at_unequal_sizes_only():
+    particulars = replace(maps.PARTICULARS, card=maps.CARD)
+    check_objective(maps.ResizedWrongly, maps.hint_reference, checks=["value", "halves", "gradient"], particulars=particulars)
+    with pytest.raises(ObjectiveDefect, match=r"a smaller student map: .* instead of"):
+        check_objective(maps.ResizedWrongly, maps.hint_reference, checks=["small"], particulars=particulars)
+
+
+def test_a_reference_that_takes_equal_sizes_for_granted_is_found():
+    def equal_sizes_only(student_features, teacher_features, state, factor):
+        if student_features.shape != teacher_features.shape:
+            raise ValueError("operands could not be broadcast together")
+        return maps.hint_reference(student_features, teacher_features, state, factor)
+
+    particulars = replace(maps.PARTICULARS, card=maps.CARD)
+    with pytest.raises(ObjectiveDefect, match="write the resizing into the reference"):
+        check_objective(maps.Hint, equal_sizes_only, checks=["small"], particulars=particulars)
+
+
 def with_a_head(sizes):
     generator = torch.Generator().manual_seed(sizes.seed)
     head = torch.randn(sizes.classes, sizes.classes, generator=generator, dtype=torch.float64)

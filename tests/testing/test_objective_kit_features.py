@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor, nn
 
+from tests.reference.features import mean_pool
 from transfuse.core.card import Card
 from transfuse.core.types import Step
 from transfuse.testing import ObjectiveDefect, Particulars, Sizes, check_objective, example_step
@@ -61,6 +62,7 @@ class Hint(nn.Module):
 
 def hint_reference(student_features, teacher_features, state, factor):
     weight = state["bridge.0.weight"][:, :, 0, 0]
+    teacher_features = mean_pool(teacher_features, *student_features.shape[2:])
     values = []
     for student, teacher in zip(student_features, teacher_features, strict=True):
         bridged = np.einsum("oi,ihw->ohw", weight, student)
@@ -87,6 +89,14 @@ class UnequalSizesCrash(Hint):
     def forward(self, step: Step) -> Tensor:
         student, teacher = self.bridged(step)
         return (student - teacher.detach()).square().mean((1, 2, 3))
+
+
+class ResizedWrongly(Hint):
+    """What peers do in a hurry: the nearest position instead of the mean over the area; right wherever sizes are equal."""
+
+    def forward(self, step: Step) -> Tensor:
+        student, teacher = self.bridged(step)
+        return hint_loss(student, F.interpolate(teacher.detach(), size=student.shape[-2:], mode="nearest"), self.factor)
 
 
 class TeacherIsTrained(Hint):
@@ -128,6 +138,7 @@ class MapsInHalfPrecision(Hint):
     ("objective_class", "check"),
     [
         (UnequalSizesCrash, "small"),
+        (ResizedWrongly, "small"),
         (TeacherIsTrained, "gradient_flow"),
         (BridgeInAList, "saved"),
         (FirstStatisticsOnly, "saved"),

@@ -8,7 +8,6 @@ from tests.reference.nkd import nkd_reference
 from transfuse.objectives.outputs.nkd import NKD, nkd_loss
 from transfuse.testing import QUICK, check_objective, reverse_classes, shift_student_logits
 
-
 INVARIANCE = {"a softmax ignores shifts": shift_student_logits, "classes have no order": reverse_classes}
 
 
