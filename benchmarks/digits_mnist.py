@@ -110,11 +110,11 @@ def run(work: Path, way: str, labels: int, seed: int) -> dict[str, Any]:
 
 
 def longer(work: Path, labels: int, seed: int) -> float:
-    """Accuracy of the network from scratch that has the digits network's steps, too."""
-    values = {"job": "distill", "data": mnist(work, labels, seed), "student": "builtin:convnet", "objectives": ["cross_entropy"]}
+    """Accuracy of the network from scratch that has the digits network's steps, too: the control of a probe of as many steps."""
+    values = {"job": "finetune", "data": mnist(work, labels, seed), "model": base(work, seed), "policy": "probe"}
     train = trained_for(STEPS + BASE_STEPS, 10 * labels)
-    found = finished(work / "longer" / f"{labels}-{seed}", distill, {**common(work, seed), **values, "control": "none", "train": train})
-    return found["models"]["student"]["metrics"]["accuracy"]
+    found = finished(work / "whole_budget" / f"{labels}-{seed}", finetune, {**common(work, seed), **values, "train": train})
+    return found["models"]["control"]["metrics"]["accuracy"]
 
 
 def beside_longer(summaries: list[dict[str, Any]], controls: list[float]) -> dict[str, Any]:
