@@ -275,6 +275,35 @@ def test_human_label_distributions_are_a_source_and_what_is_fused_with_them_is_a
         fuse.run(from_values(values(sources={**sources, "people": some})))
 
 
+def foreign_network(path):
+    """Class means as a linear classifier, in a file that onnxruntime runs."""
+    onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    data = open_data("bundled:digits", DataRequest())
+    pictures = data.train.raw(torch.arange(len(data.train))).float().flatten(1) / 255
+    means = torch.stack([pictures[data.train.labels == digit].mean(0) for digit in range(10)]).T
+    helper, number = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "means"], ["y"])]
+    inputs, outputs = (helper.make_tensor_value_info(name, number.FLOAT, ["n", *shape]) for name, shape in (("x", (1, 8, 8)), ("y", (10,))))
+    graph = helper.make_graph(nodes, "means", [inputs], [outputs], [onnx.numpy_helper.from_array(means.numpy(), "means")])
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+    return {"source": f"onnx:{path}", "preprocess": {"scale": 1 / 255}, "classes": DIGITS}
+
+
+def test_what_is_fused_with_a_network_that_only_a_runtime_holds_is_a_table(values, sources, tmp_path):
+    both = {"deep": sources["deep"], "foreign": foreign_network(tmp_path / "o.onnx")}
+    within = fuse.run(from_values(values(sources=both, how=["single", "mean_logits"], budget={"bytes": "50MB"})))
+    assert any("only its own file and runtime hold" in note and "give a student" in note for note in notes(within))
+    assert within.summary["fusion"]["chosen"] == "single deep"  # the only one within the budget that a file can hold
+    rows = {way["name"]: way for way in within.summary["fusion"]["ways"]}
+    assert rows["single foreign"]["bytes"] >= (tmp_path / "o.onnx").stat().st_size
+    run = fuse.run(from_values(values(sources=both, how="mean_logits")))
+    assert not (run.path / "student.safetensors").exists()
+    assert open_model(f"predictions:{run.path / 'fused.npz'}").table[1].shape == (1797, 10)
+    with pytest.raises(TransfuseError, match=r"(?s)export: foreign: .*which no format can hold"):
+        fuse.check(from_values(values(sources=both, export=["onnx"])), Silent(), Live())
+
+
 def test_regressions_are_averaged_weighted_and_stacked_in_their_own_units(values, tmp_path):
     data = open_data("bundled:diabetes", DataRequest())
     listed = {}

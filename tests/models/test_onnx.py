@@ -5,9 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from transfuse.core.types import ModelRequest
 from transfuse.errors import ModelError
+from transfuse.evaluate.cost import tensor_bytes
 from transfuse.models import open_model
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -99,3 +101,11 @@ def test_a_missing_file_and_weights_that_are_none_are_refused(tmp_path):
 def test_inputs_that_are_neither_pictures_nor_rows_are_refused(tmp_path):
     with pytest.raises(ModelError, match="neither pictures"):
         open_model(write(tmp_path / "net.onnx", shape=(2, 2)), ModelRequest())
+
+
+def test_its_size_is_that_of_its_file_with_the_weights_beside_it(tmp_path):
+    place = write(tmp_path / "net.onnx")
+    alone = (tmp_path / "net.onnx").stat().st_size
+    assert tensor_bytes(open_model(place).network) == alone + 32  # and the digest
+    (tmp_path / "net.onnx.data").write_bytes(bytes(1000))
+    assert tensor_bytes(nn.Sequential(open_model(place).network)) == alone + 1032

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transfuse.evaluate.operations import count_operations, peak_bytes
 from transfuse.evaluate.predict import evaluation_mode
 
-FORMAT = 2  # of what `measure` returns; raised when figures that were kept elsewhere have to be measured anew
+FORMAT = 3  # of what `measure` returns; raised when figures that were kept elsewhere have to be measured anew
 BATCHES = (1, 8, 64)
 _SECONDS = {1: 1.0, 8: 0.4, 64: 0.4}  # per model and batch, warm-up included; a slower model is still run a few times
 _WARM_UP = 3
@@ -30,7 +30,7 @@ def measure(module: nn.Module, example_input: Tensor, threads: int = 1, runs: in
       convolutions, attention. `macs_leave_out` names every other operator that computes with more than one element at a time, and how
       often it ran; element-wise ones are no multiply-accumulates.
     - bytes: the tensors of `state_dict()`, parameters and buffers, shared ones once: what a safetensors file of the module holds beside
-      its header.
+      its header. A module that a runtime of its own runs adds the bytes of its file (`stored_bytes`).
     - memory: bytes of all parameters and buffers while the model is loaded (`weights`), and the most bytes of tensors that live at one
       time in a forward pass at batch 1 (`peak`: weights, input and what is between; without what a kernel allocates inside itself).
     - latency_ms: for batches of 1, 8 and 64, p50 and p95 over up to `runs` forward passes after warm-up, in the module's own precision
@@ -66,8 +66,8 @@ def measure(module: nn.Module, example_input: Tensor, threads: int = 1, runs: in
 
 
 def tensor_bytes(module: nn.Module) -> int:
-    """Bytes of the state dict's tensors; those that are the same memory count once, as they are written once."""
-    return _once(module.state_dict().items())
+    """Bytes of the state dict's tensors, those that are the same memory once, as they are written once; and of files that modules run."""
+    return _once(module.state_dict().items()) + sum(getattr(part, "stored_bytes", 0) for part in module.modules())
 
 
 def resident_bytes(module: nn.Module) -> int:

@@ -121,26 +121,21 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
         metrics.higher_is_better(data.task, recipe.select_by)
     fuse_sources.refuse_unlabelled(data, int(labelled(data.val.labels).sum()))
     sources = fuse_sources.open_all(recipe, data, context)
-    outputs = data.outputs
+    outputs, student = data.outputs, None
     if recipe.student is not None:
         student = open_student(recipe.student, data, recipe.seed, context.live.student)
         outputs = count_outputs(student, data)
         export.rehearse(recipe.export, student, data)
     fuse_ways.refuse_settings(recipe, data)
     decided, reasons = fuse_ways.decide(recipe, data, sources)
-    if decided.student is None and fuse_sources.tables_among(sources):
-        names = ", ".join(fuse_sources.tables_among(sources))
-        if recipe.export:
-            what = f"{names}: a table answers for known samples only, so what is fused with it is a table, which no format can hold"
-            raise RecipeError(what, where="export", fix="give a student, which learns from the fusion and is exported")
-        context.say(
-            f"{names}: a table answers for known samples only, so what is fused with it is a table, too; give a student to ship one"
-        )
+    fuse_sources.refuse_or_say_what_ships(recipe, sources, context)
     facts = opening.facts_about(data, [part for part in (data.train, data.unlabelled) if part is not None], context, outputs)
     if recipe.student is None:
         decided = decided.model_copy(update={"objectives": [fuse_student.without_labels(data)]})  # nobody's, and asks for no labels
     resolved, more = resolve(decided, replace(facts, **fuse_student.teachers_of(decided, data, sources)))
     assert isinstance(resolved, FuseRecipe)
+    if student is not None:
+        fuse_student.refuse_objectives(resolved, data, student, fuse_student.taught_by(resolved, student, data, sources), context.live)
     reasons = {**more, **reasons}
     if recipe.student is None:  # what is about a student's training, and how answers are kept for it, is nobody's concern
         reasons = {key: why for key, why in reasons.items() if key.partition(".")[0] not in ("train", "augment", "objectives")}
@@ -191,12 +186,12 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
     found = fuse_finish.Found(panel, singles, tried, chosen, plain)
     if (student := fuse_student.obtain(context, recipe, panel, chosen, opened.reasons)) is not None:
         found.student, found.joint = student.model, student.joint
-    elif chosen.model is None:
+    elif chosen.shipped is None:
         fuse_student.write_table(context, panel, chosen)
     elif not context.rundir.student.exists():
-        models.save_model(chosen.model, context.rundir.student, {"way": chosen.name})
+        models.save_model(chosen.shipped, context.rundir.student, {"way": chosen.name})
     fuse_finish.evaluate(context, recipe, found, began)
-    shipped = found.student or chosen.model
+    shipped = found.student or chosen.shipped
     failed = export.at_end(context, recipe.export, shipped, data) if shipped is not None else []
     finish.report(context)
     export.refuse(failed)

@@ -24,7 +24,8 @@ _WHERE_UNKNOWN = 1  # length of a dimension that the file leaves open, in a tria
 class OnnxNetwork(nn.Module):
     """An ONNX graph as a module: float inputs [batch, ...] on any device -> its first output.
 
-    It has no parameters; `digest`, the SHA-256 of the file, stands for them wherever a network's state is hashed. A graph with a fixed
+    It has no parameters; `digest`, the SHA-256 of the file, stands for them wherever a network's state is hashed, and `stored_bytes`, the
+    file's size with that of the weights beside it, where sizes are compared. A graph with a fixed
     batch is asked in batches of that size, the last one filled up. One that takes 8-bit pictures gets its inputs rounded to that.
 
     Args:
@@ -41,6 +42,7 @@ class OnnxNetwork(nn.Module):
         self.input, self.output = first.name, self.session().get_outputs()[0].name
         self.input_shape = tuple(size if isinstance(size, int) else None for size in first.shape)
         self.dtype = DTYPES[first.type]
+        self.stored_bytes = len(path) if isinstance(path, bytes) else _file_bytes(path)
         digest = hashlib.sha256(path if isinstance(path, bytes) else path.read_bytes()).digest()
         self.register_buffer("digest", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 
@@ -71,6 +73,12 @@ class OnnxNetwork(nn.Module):
         filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
         parts = [self._run(np.ascontiguousarray(filled[start : start + batch])) for start in range(0, len(filled), batch)]
         return np.concatenate(parts)[: len(array)]
+
+
+def _file_bytes(path: Path) -> int:
+    """Of the graph and of the file that torch's exporter puts large weights into."""
+    beside = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def _session(path: Path | bytes, threads: int) -> Any:

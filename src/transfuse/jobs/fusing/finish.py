@@ -110,7 +110,7 @@ def finite(value: Any) -> Any:
 def asked(recipe: FuseRecipe, found: Found, best: Way) -> tuple[dict[str, Ask], dict[str, Any]]:
     """Who is looked at on the test part beside the sources, and what each costs."""
     data, threads = found.panel.data, recipe.budget.threads
-    shipped = found.student or found.chosen.model
+    shipped = found.student or found.chosen.shipped
     asks: dict[str, Ask] = {}
     costs: dict[str, Any] = {}
     if shipped is not None:

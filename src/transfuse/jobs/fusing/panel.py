@@ -29,6 +29,7 @@ class Way:
         val: what it says about the validation part without having been fitted on it, [n, outputs]; None where it failed.
         ask: what it says about any samples.
         model: the network that does it; None where a table takes part.
+        ships: whether a file can hold that network.
         why: why it failed or can't be chosen, in words.
         notes: what was decided and found on the way.
         figures: what was measured on the way, for summary.json.
@@ -41,12 +42,18 @@ class Way:
     val: Tensor | None = None
     ask: Callable[[Samples], Tensor] | None = None
     model: Model | None = None
+    ships: bool = True
     why: str | None = None
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
     second: float | None = None
     cost: dict[str, Any] | None = None
+
+    @property
+    def shipped(self) -> Model | None:
+        """What can be written into a file and opened again; None where only its answers can."""
+        return self.model if self.ships else None
 
 
 @dataclass

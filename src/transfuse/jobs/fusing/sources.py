@@ -269,6 +269,29 @@ def refuse_unlabelled(data: DataSet, labelled: int) -> None:
         raise DataError(f"{labelled} validation samples have a label, so nothing can be fitted or chosen", "data", "label some of them")
 
 
+def runs_elsewhere(source: Source) -> bool:
+    """Whether a source is a network that only its own file and runtime hold (ONNX, torch.export): no other file can tell how to make it."""
+    return source.model.module is not None and source.model.architecture is None and not source.model.source.startswith("live:")
+
+
+def refuse_or_say_what_ships(recipe: FuseRecipe, sources: Mapping[str, Source], context: Context) -> None:
+    """What becomes of a fusion without a student if some sources can't be put into a file; said, and refused where it is to be exported.
+
+    Raises:
+        RecipeError: a format is asked for, and there will be no network to write.
+    """
+    tables = tables_among(sources)
+    fixed = [name for name, source in sources.items() if runs_elsewhere(source)]
+    found = [f"{', '.join(tables)}: a table answers for known samples only, so what is fused with it is a table, too"] if tables else []
+    if fixed:
+        text = f"{', '.join(fixed)}: a network that only its own file and runtime hold can't be put into another one"
+        found.append(f"{text}, so what is fused with it is shipped as a table of answers")
+    for text in found if recipe.student is None else ():
+        if recipe.export:
+            raise RecipeError(f"{text}, which no format can hold", "export", "give a student, which learns from the fusion and is exported")
+        context.say(f"{text}; give a student to ship a network")
+
+
 def tables_among(sources: Mapping[str, Source]) -> list[str]:
     """Names of the sources that are tables: they answer for known samples only."""
     return [name for name, source in sources.items() if source.model.table is not None]

@@ -121,6 +121,7 @@ def singles(panel: Panel) -> dict[str, Way]:
     for place, (name, source) in enumerate(panel.sources.items()):
         way = Way(f"{SINGLE} {name}", said[place], panel.asking(name))
         way.model = as_model(panel, source.member, source.member.model.network) if source.member is not None else None
+        way.ships = not fuse_sources.runs_elsewhere(source)
         found[name] = panel.judge(way)
     return found
 
@@ -151,6 +152,7 @@ def try_outputs(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
     if all(member is not None for member in members):
         kept = [member for member in members if member is not None]
         way.model = ensemble(kept, Rule(name, parameters, rule), list(panel.data.classes), panel.data.target, inputs_of(panel))
+        way.ships = not any(fuse_sources.runs_elsewhere(source) for source in panel.sources.values())
     return way
 
 
@@ -258,8 +260,8 @@ def plain_ensemble(context: Context, recipe: FuseRecipe, panel: Panel, tried: Ma
 
 
 def fits(way: Way, budget: BudgetBlock) -> bool:
-    """Whether a way's network costs no more than the budget allows; a table can't be shipped at all."""
-    if way.model is None or way.cost is None:
+    """Whether a way's network costs no more than the budget allows; what no file can hold can't be shipped at all."""
+    if way.shipped is None or way.cost is None:
         return False
     latency = way.cost["latency_ms"]["batch_1"]["p50"]
     small = budget.bytes is None or way.cost["bytes"] <= budget.bytes
