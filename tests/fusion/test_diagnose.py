@@ -1,6 +1,7 @@
 """The diagnosis of a weight merge."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transfuse.errors import ModelError
 from transfuse.fusion.alignment.permuting import permuted, shuffled
 from transfuse.fusion.alignment.tracing import trace
 from transfuse.fusion.diagnose import diagnose, path_between, sign_conflicts
-from transfuse.fusion.types import Parent
+from transfuse.fusion.types import Calibration, Parent
 
 
 def clusters(rows=200):
@@ -57,6 +58,30 @@ def test_fine_tuned_from_one_network_they_can_be_merged(first, data):
     base, tuned = first.state_dict(), sources[0].module.state_dict()
     way = sum(float((tuned[name] - base[name]).square().sum()) for name in base) ** 0.5
     assert found.distances["a"] == pytest.approx(way / sum(float(base[name].square().sum()) for name in base) ** 0.5, rel=1e-5)
+
+
+def test_without_labels_the_verdict_rests_on_the_weights_and_says_so(data, first):
+    silent = Calibration(data[0].batches)
+    strangers = diagnose(parents(mlp(0, widths=[48, 48]), mlp(1, widths=[48, 48])), silent)
+    assert strangers.verdict == "align"
+    assert strangers.pairs[0].path is None
+    assert "was not measured" in strangers.notes[0]
+    relatives = diagnose(parents(first, stirred(first, 1, 0.01)), silent)
+    assert relatives.verdict == "merge"
+    assert "without labelled data nothing is known of the loss" in relatives.reason
+
+
+def test_samples_without_a_label_do_not_water_the_loss_down(data, first):
+    other = trained(mlp(9), data[1], data[2].flip(0))
+
+    def half(outputs, labels):
+        losses = data[0].loss(outputs, labels)
+        return torch.where(torch.arange(len(losses)) % 2 == 0, losses, torch.nan)
+
+    whole = path_between(first, other, data[0])
+    some = path_between(first, other, replace(data[0], loss=half))
+    assert some.halfway == pytest.approx(whole.halfway, rel=0.2)
+    assert some.ignorant == pytest.approx(whole.ignorant)
 
 
 def test_a_shuffled_copy_has_to_be_aligned(data):

@@ -138,7 +138,7 @@ def diagnose(
 
     Args:
         sources: two or more networks.
-        calibration: labelled data for the loss on the way; without, the verdict rests on the weights alone.
+        calibration: labelled data for the loss on the way; without, or without a label, the verdict rests on the weights alone.
         base: the weights that the sources were trained from, where known.
         samples: how many calibration samples.
         points: how many points of each line, its ends included.
@@ -167,10 +167,12 @@ def diagnose(
             continue
         pair.sign_conflicts = sign_conflicts(states[0], states[number], start)
         pair.origin = _origin(states[0], states[number])
-        if calibration is not None:
+        if calibration is not None and calibration.loss is not None:
             pair.path = path_between(sources[0].module, sources[number].module, calibration, samples, points)
             if pair.path.lost > TOLERABLE:
                 pair.aligned_path = _after_alignment(sources[0].module, sources[number].module, calibration, samples, points)
+    if calibration is not None and calibration.loss is None:
+        found.notes.append("no calibration sample has a label, so the loss on the way between the sources was not measured")
     found.verdict, found.reason = _verdict(found.pairs)
     return found
 
@@ -183,9 +185,13 @@ def _verdict(pairs: Sequence[Pair]) -> tuple[Verdict, str]:
     names = f"'{worst.names[0]}' and '{worst.names[1]}'"
     shared = worst.origin is None or worst.origin.shared
     come = "come from the same initial weights" if shared else "come from different initial weights"
+    if worst.origin is None:
+        come = "may come from the same initial weights (no layer is large enough to tell)"
     if worst.path is None:
         if shared:
-            return "merge", f"{names} {come}, so their units correspond; without data nothing is known of the loss on the way between them."
+            unknown = "without labelled data nothing is known of the loss on the way between them"
+            so = ", so their units correspond" if worst.origin is not None else ""
+            return "merge", f"{names} {come}{so}; {unknown}."
         return "align", f"these cannot be merged as they are, because {names} {come}: align them (weight_matching), or {INSTEAD}."
     way = f"the loss rises from {min(worst.path.losses[0], worst.path.losses[-1]):.3g} to {worst.path.halfway:.3g} halfway between them"
     if worst.path.lost <= TOLERABLE:
@@ -252,8 +258,10 @@ def _outputs(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _mean_loss(calibration: Calibration, outputs: Sequence[Tensor], batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Over the samples that have a label."""
+    assert calibration.loss is not None
     values = torch.cat([calibration.loss(given, labels) for given, (_, labels) in zip(outputs, batches, strict=True)])
-    return float(values.double().mean())
+    return float(values.double().nanmean())
 
 
 def _after_alignment(first: nn.Module, second: nn.Module, calibration: Calibration, samples: int, points: int) -> Path | None:

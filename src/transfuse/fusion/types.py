@@ -13,7 +13,7 @@ from transfuse.core.card import TaskName
 # what has to be there before a rule on weights can run; a job refuses unmet needs before anything is computed
 MergeNeed = Literal[
     "same_shapes",  # every tensor of the sources has the same shape
-    "shared_origin",  # the sources were trained from the same weights, so that their units correspond; rules that align do without
+    "shared_origin",  # the sources were trained from the same weights (the base, where one is needed), so that their units correspond
     "base",  # the weights that the sources were trained from
     "inputs",  # calibration inputs
     "labels",  # labels of the calibration inputs
@@ -69,12 +69,12 @@ class Calibration:
     Attributes:
         batches: up to so many training samples -> (inputs as the networks take them, labels); the same samples at each call. Labels may be
             absent (-1, NaN) for rules whose card doesn't need them.
-        loss: (outputs, labels) -> the task's loss per sample, float [batch].
+        loss: (outputs, labels) -> the task's loss per sample, float [batch], NaN for a sample without a label; None where no sample has one.
         evaluate: a network -> its figure on validation data, higher is better; never test data.
     """
 
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
     evaluate: Callable[[nn.Module], float] | None = None
 
 

@@ -137,12 +137,18 @@ def test_other_shapes_are_refused_with_a_table(name, base, given):
 @pytest.mark.parametrize("name", NEEDS_ORIGIN)
 def test_networks_from_different_initial_weights_are_refused(name, base, given):
     with pytest.raises(ModelError, match="not trained from the same weights"):
-        rule(name).merge(parents(base, mlp(7, batchnorm=True)), given)
+        rule(name).merge(parents(base, mlp(7, batchnorm=True)), given, base)
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDS_ORIGIN if "base" in weights.card(name).needs])
+def test_networks_that_were_not_trained_from_the_base_are_refused(name, tuned, given):
+    with pytest.raises(ModelError, match="'base' and 'a' were not trained from the same weights"):
+        rule(name).merge(parents(*tuned), given, mlp(7, batchnorm=True))
 
 
 @pytest.mark.parametrize("name", NEEDS_ORIGIN)
 def test_the_refusal_can_be_overruled(name, base, given):
-    assert rule(name, check_origin=False).merge(parents(base, mlp(7, batchnorm=True)), given).module is not None
+    assert rule(name, check_origin=False).merge(parents(base, mlp(7, batchnorm=True)), given, base).module is not None
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "base" in weights.card(name).needs])

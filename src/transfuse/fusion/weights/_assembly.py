@@ -61,7 +61,8 @@ def opened(
 
     Raises:
         ModelError: fewer than two sources (more than two for a rule on two), weights that are no numbers, shapes that differ, networks from
-            different initial weights for a rule that does not align, no calibration data, labels, validation figure or base where needed.
+            different initial weights (or not from the base) for a rule that does not align, no calibration data, labels, validation figure
+            or base where needed.
     """
     if len(sources) < 2:
         raise ModelError(f"{card.title} merges several networks, and was given {len(sources)}", fix="give two sources or more")
@@ -82,7 +83,10 @@ def opened(
     require_data(card, calibration)
     notes = [f"'{names[one]}' and '{names[other]}' hold the same weights, so these count twice" for one, other in duplicates(states)]
     if "shared_origin" in card.needs and check_origin:
-        require_shared_origin(states, names)
+        if "base" in card.needs and start is not None:
+            require_shared_origin([start, *states], ["base", *names])
+        else:
+            require_shared_origin(states, names)
     return Opening(list(sources), list(states), calibration, start, notes)
 
 

@@ -18,7 +18,7 @@ CARD = MergeCard(
     title="Drop and rescale (DARE)",
     paper="Yu et al., 2024, ICML",
     link="https://arxiv.org/abs/2311.03099",
-    needs=("same_shapes", "base"),
+    needs=("same_shapes", "shared_origin", "base"),
 )
 Then = Literal["task_arithmetic", "ties"]
 
@@ -69,6 +69,7 @@ class Dare:
         then: how the remaining changes are merged: added up (task_arithmetic), or averaged over those of the elected sign (ties).
         seed: of the draws.
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
+        check_origin: refuse networks that were not trained from the base.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Dare:
         then: Then = "task_arithmetic",
         seed: Annotated[int, Ge(0)] = 0,
         repair: Repair = "auto",
+        check_origin: bool = True,
     ):
         self.drop, self.scaling, self.seed = drop, scaling, seed
         self.then: Then = then
         self.repair: Repair = repair
+        self.check_origin = check_origin
 
     def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
-        opening = opened(CARD, sources, calibration, base)
+        opening = opened(CARD, sources, calibration, base, self.check_origin)
         return finished(opening, dare(opening.states, opening.base, self.drop, self.scaling, self.then, self.seed), self.repair)

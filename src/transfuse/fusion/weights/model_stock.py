@@ -16,7 +16,7 @@ CARD = MergeCard(
     title="Model stock",
     paper="Jang, Yun, Han, 2024, ECCV",
     link="https://arxiv.org/abs/2403.19522",
-    needs=("same_shapes", "base"),
+    needs=("same_shapes", "shared_origin", "base"),
 )
 
 
@@ -52,11 +52,13 @@ class ModelStock:
 
     Args:
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
+        check_origin: refuse networks that were not trained from the base.
     """
 
-    def __init__(self, repair: Repair = "auto"):
+    def __init__(self, repair: Repair = "auto", check_origin: bool = True):
         self.repair: Repair = repair
+        self.check_origin = check_origin
 
     def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
-        opening = opened(CARD, sources, calibration, base)
+        opening = opened(CARD, sources, calibration, base, self.check_origin)
         return finished(opening, model_stock(opening.states, opening.base), self.repair)

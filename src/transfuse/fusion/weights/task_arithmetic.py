@@ -15,7 +15,7 @@ CARD = MergeCard(
     title="Task arithmetic",
     paper="Ilharco et al., 2023, ICLR",
     link="https://arxiv.org/abs/2212.04089",
-    needs=("same_shapes", "base"),
+    needs=("same_shapes", "shared_origin", "base"),
 )
 
 
@@ -38,12 +38,14 @@ class TaskArithmetic:
     Args:
         scaling: of the sum; 1/n makes it the mean, the paper uses 0.3 for eight tasks.
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
+        check_origin: refuse networks that were not trained from the base.
     """
 
-    def __init__(self, scaling: float = 0.3, repair: Repair = "auto"):
+    def __init__(self, scaling: float = 0.3, repair: Repair = "auto", check_origin: bool = True):
         self.scaling = scaling
         self.repair: Repair = repair
+        self.check_origin = check_origin
 
     def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
-        opening = opened(CARD, sources, calibration, base)
+        opening = opened(CARD, sources, calibration, base, self.check_origin)
         return finished(opening, task_arithmetic(opening.states, opening.base, self.scaling), self.repair)

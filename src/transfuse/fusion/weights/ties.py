@@ -17,7 +17,7 @@ CARD = MergeCard(
     title="TIES-merging (trim, elect sign, merge)",
     paper="Yadav et al., 2023, NeurIPS",
     link="https://arxiv.org/abs/2306.01708",
-    needs=("same_shapes", "base"),
+    needs=("same_shapes", "shared_origin", "base"),
 )
 Scope = Literal["network", "tensor"]
 
@@ -82,13 +82,22 @@ class Ties:
         scaling: of the merged change.
         scope: whether the largest changes are looked for in the whole network or in each tensor.
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
+        check_origin: refuse networks that were not trained from the base.
     """
 
-    def __init__(self, keep: Annotated[float, Gt(0), Le(1)] = 0.2, scaling: float = 1.0, scope: Scope = "network", repair: Repair = "auto"):
+    def __init__(
+        self,
+        keep: Annotated[float, Gt(0), Le(1)] = 0.2,
+        scaling: float = 1.0,
+        scope: Scope = "network",
+        repair: Repair = "auto",
+        check_origin: bool = True,
+    ):
         self.keep, self.scaling = keep, scaling
         self.scope: Scope = scope
         self.repair: Repair = repair
+        self.check_origin = check_origin
 
     def merge(self, sources: Sequence[Parent], calibration: Calibration | None = None, base: nn.Module | None = None) -> Merged:
-        opening = opened(CARD, sources, calibration, base)
+        opening = opened(CARD, sources, calibration, base, self.check_origin)
         return finished(opening, ties(opening.states, opening.base, self.keep, self.scaling, self.scope), self.repair)

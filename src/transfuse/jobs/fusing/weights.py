@@ -59,6 +59,8 @@ def try_weights(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
     if "diagnosis" not in panel.opened:
         panel.opened["diagnosis"] = diagnose(parents, calibration, start)
         context.say(f"weights: {panel.opened['diagnosis'].reason}")
+        for note in panel.opened["diagnosis"].notes:
+            context.say(f"weights: {note}")
     diagnosis = panel.opened["diagnosis"]
     if diagnosis.verdict == "no" and recipe.how != [block]:  # a rule that is asked for alone may try and fail for itself
         return Way(block.name, why=diagnosis.reason)
@@ -110,7 +112,7 @@ def mergeable(sources: Mapping[str, Source]) -> str | None:
 
 
 def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibration:
-    """Training samples in a fixed random order, the task's loss, and the metric on validation, higher is better."""
+    """Training samples in a fixed random order, the task's loss where some have a label, and the metric on validation, higher is better."""
     data = panel.data
     labels = standardised(data.train, data).labels
     order = torch.randperm(len(data.train), generator=seeds.generator(recipe.seed, "fuse", "calibration"))
@@ -130,7 +132,10 @@ def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibrat
             return -math.inf
         return sign * value
 
-    return Calibration(batches, lambda outputs, found: task_loss(data.task, arranged(member, outputs), found), evaluate)
+    def loss(outputs: Tensor, found: Tensor) -> Tensor:
+        return task_loss(data.task, arranged(member, outputs), found)
+
+    return Calibration(batches, loss if bool(is_labelled(labels).any()) else None, evaluate)
 
 
 def arranged(member: Member, outputs: Tensor) -> Tensor:
@@ -144,12 +149,14 @@ def arranged(member: Member, outputs: Tensor) -> Tensor:
 
 
 def task_loss(task: str, outputs: Tensor, labels: Tensor) -> Tensor:
-    """The label loss per sample: cross-entropy, its Bernoulli form summed over classes, or the squared error."""
+    """The label loss per sample: cross-entropy, its Bernoulli form summed over classes, or the squared error; NaN without a label."""
     if task == "classification":
-        return F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
-    if task == "multilabel":
-        return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs), reduction="none").sum(1)
-    return (outputs - labels.reshape(outputs.shape).to(outputs)).square().sum(1)
+        found = F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
+    elif task == "multilabel":
+        found = F.binary_cross_entropy_with_logits(outputs, labels.to(outputs), reduction="none").sum(1)
+    else:
+        found = (outputs - labels.reshape(outputs.shape).to(outputs)).square().sum(1)
+    return found.masked_fill(~is_labelled(labels), math.nan)  # a sample without a label is not one without a loss
 
 
 def base_of(recipe: FuseRecipe, panel: Panel, member: Member) -> nn.Module:
