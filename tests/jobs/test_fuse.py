@@ -1,6 +1,7 @@
 """Fusion on real data: what is shipped is what was fused, choices look at validation alone, kills, tables, refusals."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -356,8 +357,55 @@ def test_copies_of_one_make_are_merged_and_strangers_are_told_why_not(values, tm
     assert "not trained from the same weights" in rows["weights.mean"]["why"]
     assert rows["weights.weight_matching"]["bytes"] == rows["single m0"]["bytes"]
     assert "different initial weights" in run.summary["fusion"]["diagnosis"]["reason"]
-    with pytest.raises(TransfuseError, match="not trained from the same weights"):
-        fuse.run(from_values(values(sources=listed, how="weights.mean")))
+    alone = from_values(values(sources=listed, how="weights.mean"))
+    with pytest.raises(TransfuseError, match=r"how.weights.mean: 'm0' and 'm1' were not trained from the same weights"):
+        fuse.run(alone)
+    assert not Path(alone.out).exists()
+
+
+def silent_digits(path):
+    """Digits as arrays, the training part without labels."""
+    data = open_data("bundled:digits", DataRequest())
+    parts = {"classes": np.array(DIGITS)}
+    for name, part in (("train", data.train), ("val", data.val), ("test", data.test)):
+        parts |= {f"x_{name}": part.raw(torch.arange(len(part))).numpy(), f"y_{name}": part.labels.numpy()}
+    np.savez(path, **{**parts, "y_train": np.full(len(data.train), -1)})
+    return f"arrays:{path}"
+
+
+def test_without_training_labels_strangers_are_not_said_to_be_mergeable(values, tmp_path):
+    make = ("builtin:mlp", {"widths": [32]}, Preprocess(scale=1 / 255), DIGITS)
+    for seed in range(2):
+        save_model(trained("", seed, make=make), tmp_path / f"{seed}.safetensors", {})
+    listed = {f"m{seed}": f"file:{tmp_path / str(seed)}.safetensors" for seed in range(2)}
+    run = fuse.run(from_values(values(data=silent_digits(tmp_path / "s.npz"), sources=listed, how=["single", "weights.mean"])))
+    assert run.summary["fusion"]["diagnosis"]["verdict"] == "align"
+    assert run.summary["fusion"]["diagnosis"]["pairs"][0]["path"] is None
+    assert any("the loss on the way between the sources was not measured" in note for note in notes(run))
+
+
+def test_a_way_that_is_alone_is_refused_before_anything_is_written_with_its_key(values, sources, tmp_path):
+    plain = Preprocess(scale=1 / 255)
+    for width in (16, 24):
+        save_model(trained("", width, 5, ("builtin:mlp", {"widths": [width]}, plain, DIGITS)), tmp_path / f"{width}.safetensors", {})
+    widths = {f"w{width}": f"file:{tmp_path / str(width)}.safetensors" for width in (16, 24)}
+    cases = [
+        (sources, "weights.mean", "how.weights.mean: 'wide' and 'deep' prepare their inputs differently"),
+        (widths, "weights.mean", r"how.weights.mean: \d+ of the tensors have different shapes"),
+        (widths, "weights.ties", r"how.weights.ties: \d+ of the tensors have different shapes"),
+        (widths, {"weighted_sum": {"projection": "none"}}, "how.features.weighted_sum: features of 16, 24 numbers can't be added up"),
+    ]
+    for given, how, message in cases:
+        recipe = from_values(values(sources=given, how=how))
+        with pytest.raises(TransfuseError, match=message):
+            fuse.run(recipe)
+        with pytest.raises(TransfuseError, match=message):
+            fuse.check(recipe, Silent(), Live())
+        assert not Path(recipe.out).exists()
+    assert fuse.check(from_values(values(sources=widths, how="weights.ot")), Silent(), Live())
+    resolved, reasons = fuse.check(from_values(values(sources=widths, how="auto")), Silent(), Live())
+    assert [way.name for way in resolved.how if way.name.startswith("weights.")] == ["weights.ot"]
+    assert "the sources' widths differ" in reasons["how"]
 
 
 def broken(tmp_path, name, change):

@@ -69,7 +69,7 @@ class Calibration:
     Attributes:
         batches: up to so many training samples -> (inputs as the networks take them, labels); the same samples at each call. Labels may be
             absent (-1, NaN) for rules whose card doesn't need them.
-        loss: (outputs, labels) -> the task's loss per sample, float [batch], NaN for a sample without a label; None where no sample has one.
+        loss: (outputs, labels) -> the task's loss per sample, float [batch], NaN for one without a label; None where no sample has one.
         evaluate: a network -> its figure on validation data, higher is better; never test data.
     """
 

@@ -22,6 +22,7 @@ from transfuse.fusion.output_rule import labelled
 from transfuse.jobs import amalgamate
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.deliver import export, finish
+from transfuse.jobs.fusing import alone as fuse_alone
 from transfuse.jobs.fusing import finish as fuse_finish
 from transfuse.jobs.fusing import sources as fuse_sources
 from transfuse.jobs.fusing import student as fuse_student
@@ -128,6 +129,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
         export.rehearse(recipe.export, student, data)
     fuse_ways.refuse_settings(recipe, data)
     decided, reasons = fuse_ways.decide(recipe, data, sources)
+    fuse_alone.refuse(decided, data, sources)
     fuse_sources.refuse_or_say_what_ships(recipe, sources, context)
     facts = opening.facts_about(data, [part for part in (data.train, data.unlabelled) if part is not None], context, outputs)
     if recipe.student is None:
@@ -141,6 +143,8 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
         reasons = {key: why for key, why in reasons.items() if key.partition(".")[0] not in ("train", "augment", "objectives")}
     for line in sentences(resolved, {key: why for key, why in reasons.items() if key != "how"}):
         context.reporter.say(line)
+    if "how" in reasons:
+        context.reporter.say(f"how = {reasons['how']}")
     return Opened(resolved, reasons, data, sources)
 
 
@@ -212,7 +216,7 @@ def choose(context: Context, recipe: FuseRecipe, panel: Panel, singles: Mapping[
         return Way("distill")
     possible = [way for way in candidates if way.why is None and way.score is not None]
     if not possible:
-        reasons = "\n".join(f"  {way.name}: {way.why}" for way in candidates)
+        reasons = "\n".join(f"  {way.name}: {(way.why or 'no score').splitlines()[0]}" for way in candidates)
         raise RecipeError(f"none of the ways to fuse is possible here:\n{reasons}", "how", "choose others; transfuse ls ways lists them")
     if recipe.student is None and fuse_ways.limited(recipe.budget):
         within = [way for way in possible if fuse_ways.fits(way, recipe.budget)]

@@ -4,11 +4,15 @@
 which has the same name.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from transfuse.core.registry import Registry
 from transfuse.errors import RecipeError
-from transfuse.fusion.types import MergeCard
+from transfuse.fusion.types import Calibration, MergeCard, Parent
+
+if TYPE_CHECKING:
+    from torch import nn
 
 registry = Registry("transfuse.fusion.weights", "rule on weights", RecipeError)
 
@@ -30,3 +34,21 @@ def names() -> list[str]:
 def card(name: str) -> MergeCard:
     """The rule's CARD."""
     return registry.module(name).CARD
+
+
+def refuse(name: str, rule: Any, sources: Sequence[Parent], calibration: Calibration | None, base: "nn.Module | None" = None) -> None:
+    """Says what speaks against a merge as far as the weights and a few inputs tell, before anybody waits for it.
+
+    Args:
+        name: the rule's.
+        rule: made.
+        sources: as for its `merge`.
+        calibration: a few inputs are enough.
+        base: the weights that training began with.
+
+    Raises:
+        ModelError: shapes or origins differ, weights are no numbers, layers don't correspond, or what the rule's card needs isn't there.
+    """
+    from transfuse.fusion.weights._assembly import refuse as refuse_sources
+
+    refuse_sources(card(name), sources, calibration, base, getattr(rule, "check_origin", True))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from transfuse.core.taps import unwrapped
 from transfuse.errors import ModelError
+from transfuse.fusion.alignment.tracing import trace
+from transfuse.fusion.alignment.transport import corresponding
 from transfuse.fusion.origin import compare_origin
 from transfuse.fusion.repair import batch_norms, repair_units, reset_statistics
 from transfuse.fusion.states import State, require_alike
@@ -88,6 +90,20 @@ def opened(
         else:
             require_shared_origin(states, names)
     return Opening(list(sources), list(states), calibration, start, notes)
+
+
+def refuse(card: MergeCard, sources: Sequence[Parent], calibration: Calibration | None, base: nn.Module | None, check_origin: bool) -> None:
+    """What `opened` refuses, and layers that don't correspond where a rule leads units of other widths over.
+
+    Raises:
+        ModelError: these can't be merged by the rule.
+    """
+    opening = opened(card, sources, calibration, base, check_origin)
+    if "same_shapes" in card.needs or "inputs" not in card.needs:
+        return
+    specifications = [trace(unwrapped(source.module), opening.example()) for source in sources]
+    for specification in specifications[1:]:
+        corresponding(specifications[0], specification)
 
 
 def require_data(card: MergeCard, calibration: Calibration | None) -> None:

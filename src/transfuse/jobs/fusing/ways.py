@@ -53,11 +53,15 @@ def decide(recipe: FuseRecipe, data: DataSet, sources: Mapping[str, Source]) -> 
         left_out.append("features: no training sample has a label to learn a head from")
     else:
         names += [f"features.{name}" for name in feature_rules.names() if data.task in feature_rules.card(name).tasks]
-    why = mergeable(sources)
+    why, alike = mergeable(sources)
     if why is not None:
         left_out.append(f"weights: {why}")
     else:
-        names += [f"weights.{name}" for name in weight_rules.names() if applies(name, recipe, data, len(sources))]
+        merging = [name for name in weight_rules.names() if applies(name, recipe, data, len(sources))]
+        if not alike:
+            left_out.append("weights but by rules that lead units of one width over to another: the sources' widths differ")
+            merging = [name for name in merging if "same_shapes" not in weight_rules.card(name).needs]
+        names += [f"weights.{name}" for name in merging]
     reason = "auto: all ways that apply" + "".join(f"; no {text}" for text in left_out)
     blocks = [WayBlock.model_validate(parse_way(name)) for name in names]
     if "contributions" not in given:  # heads for every set of sources and every rule would be many
@@ -205,7 +209,7 @@ def figures_of(rule: OutputRule, names: Sequence[str], fits: bool) -> dict[str, 
 def told(panel: Panel, way: Way) -> str:
     """A line about a way for the console."""
     if way.why is not None or way.score is None:
-        return f"{way.name}: not possible: {' '.join((way.why or 'no score').split())}"
+        return f"{way.name}: not possible: {(way.why or 'no score').splitlines()[0]}"
     how = ", cross-fitted" if way.figures.get("fitted") else ""
     return f"{way.name}: {panel.metric} {way.score:.4f} on validation{how}"
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from transfuse import models
 from transfuse.core import seeds
-from transfuse.core.types import Model
+from transfuse.core.types import DataSet, Model
 from transfuse.data import samples as pools
 from transfuse.engine.loader import is_labelled
 from transfuse.errors import ModelError
@@ -46,11 +46,11 @@ def try_weights(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
     card = weight_rules.card(name)
     if panel.data.task not in card.tasks:
         return Way(block.name, why=f"it is defined for {' and '.join(card.tasks)}, and the task is {panel.data.task}")
-    members = alike(panel)
+    members = alike(panel.sources)
     sign = 1.0 if panel.higher else -1.0
     said = panel.outputs(panel.data.val)
     parents = [Parent(member.name, member.model.network, score=sign * panel.value(said[place])) for place, member in enumerate(members)]
-    start = base_of(recipe, panel, members[0]) if recipe.base is not None else None
+    start = base_of(recipe, panel.data, members[0]) if recipe.base is not None else None
     try:
         rule = weight_rules.get(name)(**block.parameters)
     except ValueError as error:
@@ -63,7 +63,7 @@ def try_weights(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
             context.say(f"weights: {note}")
     diagnosis = panel.opened["diagnosis"]
     if diagnosis.verdict == "no" and recipe.how != [block]:  # a rule that is asked for alone may try and fail for itself
-        return Way(block.name, why=diagnosis.reason)
+        return Way(block.name, why=diagnosis.reason.splitlines()[0])  # its table of shapes was shown once
     merged = rule.merge(parents, calibration, start)
     model = as_model(panel, members[0], merged.module)
     way = Way(block.name, finish.asking(model)(panel.data.val), finish.asking(model), model, figures=merged.figures)
@@ -71,14 +71,14 @@ def try_weights(context: Context, recipe: FuseRecipe, panel: Panel, block: WayBl
     return way
 
 
-def alike(panel: Panel) -> list[Member]:
+def alike(sources: Mapping[str, Source]) -> list[Member]:
     """All sources as members, if their inputs and outputs mean the same, so that one network can stand for all of them.
 
     Raises:
         ModelError: a table, other preprocessing, or outputs in another order; names the two.
     """
     members: list[Member] = []
-    for name, source in panel.sources.items():
+    for name, source in sources.items():
         if source.member is None:
             raise ModelError(f"'{name}' is a table of predictions and has no weights", "how", "fuse outputs instead")
         source.member.model.network.to("cpu")
@@ -96,19 +96,19 @@ def alike(panel: Panel) -> list[Member]:
     return members
 
 
-def mergeable(sources: Mapping[str, Source]) -> str | None:
-    """Why no rule on weights can apply, as far as architectures tell; None where they agree."""
+def mergeable(sources: Mapping[str, Source]) -> tuple[str | None, bool]:
+    """Why no rule on weights can apply, as far as architectures tell (None where some can), and whether all tensors have one shape."""
     members = [source.member for source in sources.values() if source.member is not None]
     if len(members) < len(sources):
-        return "a table of predictions has none"
+        return "a table of predictions has none", False
     names = [member.name for member in members]
     shapes = [{key: tuple(value.shape) for key, value in member.model.network.state_dict().items()} for member in members]
     for place in range(1, len(shapes)):
-        if shapes[place] != shapes[0]:
-            return f"'{names[0]}' and '{names[place]}' have different architectures"
+        if shapes[place].keys() != shapes[0].keys():
+            return f"'{names[0]}' and '{names[place]}' have different architectures", False
         if members[place].model.preprocess != members[0].model.preprocess:
-            return f"'{names[0]}' and '{names[place]}' prepare their inputs differently"
-    return None
+            return f"'{names[0]}' and '{names[place]}' prepare their inputs differently", False
+    return None, all(own == shapes[0] for own in shapes)
 
 
 def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibration:
@@ -159,14 +159,14 @@ def task_loss(task: str, outputs: Tensor, labels: Tensor) -> Tensor:
     return found.masked_fill(~is_labelled(labels), math.nan)  # a sample without a label is not one without a loss
 
 
-def base_of(recipe: FuseRecipe, panel: Panel, member: Member) -> nn.Module:
+def base_of(recipe: FuseRecipe, data: DataSet, member: Member) -> nn.Module:
     """The network that the sources were trained from.
 
     Raises:
         ModelError: it can't be opened, or is a table.
     """
     assert recipe.base is not None
-    request = request_for(recipe.base, panel.data, recipe.seed, fresh=False)
+    request = request_for(recipe.base, data, recipe.seed, fresh=False)
     if recipe.base.source.startswith("builtin:"):
         request.outputs = member.model.options.get("outputs")
     opened = models.open_model(recipe.base.source, request)
