@@ -16,7 +16,7 @@ from transfuse.engine.teacher_cache.listing import entries
 from transfuse.errors import RecipeError, RunError
 from transfuse.jobs import distill
 from transfuse.jobs.deliver import finish
-from transfuse.jobs.fill import fill, fill_with_ray
+from transfuse.jobs.fill import Filling, fill, fill_with_ray
 from transfuse.jobs.prepare import refusals
 from transfuse.recipe.load import dump, from_values
 
@@ -222,6 +222,41 @@ def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):
     assert f"{asked:,} samples were asked about now" in done.stderr
     assert all(entry.filled == 1.0 for entry in entries(tmp_path / "cache"))
     assert fill(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))) == 0
+
+
+def test_what_another_process_is_at_is_left_alone_and_looked_at_last(first, tmp_path, monkeypatch):
+    _, source, asked = first
+    complete, tried = Filling.complete, []
+
+    def held(self, unit, progress=None, wait=True):
+        tried.append((unit.view, wait))
+        return complete(self, unit, progress, wait) if wait or unit.view else None
+
+    monkeypatch.setattr(Filling, "complete", held)
+    assert fill(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))) == asked
+    assert tried == [(0, False), (1, False), (0, True)]
+
+
+def test_filling_for_a_sweep_asks_what_its_trials_will_ask(first, tmp_path, monkeypatch):
+    _, source, _ = first
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    common = {"objectives": ["kd"], "cache": {"dir": str(tmp_path / "cache"), "top_k": 3}}
+    space = {"objectives.kd.temperature": [1, 2], "augment.seed": [0, 5]}
+    said = []
+
+    class Heard(Silent):
+        def say(self, text):
+            said.append(text)
+
+    assert (
+        fill(from_values({**recipe(tmp_path, "none", teacher=source, **common), "job": "sweep", "space": space}), Heard())
+        == 2 * POOL + EXACT
+    )
+    assert "teacher: asked as the recipe has them; for other values of space.augment.seed trials ask themselves" in said
+    trial = recipe(tmp_path, "trial", teacher=source, **common)
+    trial["cache"]["temperatures"] = [1, 2, 4]
+    trial["objectives"] = [{"kd": {"temperature": 2}}]
+    assert distill.run(from_values(trial)).summary["teacher_forwards"] == 0
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install transfuse[ray]")

@@ -14,7 +14,7 @@ import torch
 
 import transfuse
 from transfuse.cli.main import run as command
-from transfuse.errors import MissingExtra, RunError, TransfuseError
+from transfuse.errors import MissingExtra, RecipeError, RunError, TransfuseError
 from transfuse.jobs import resume, sweep, trials
 from transfuse.jobs.trials import front
 from transfuse.recipe.load import from_values, load
@@ -93,6 +93,31 @@ def test_a_grid_asks_the_teacher_once_and_chooses_by_validation_over_seeds():
     assert (
         load(folders["trial_3"] / "recipe.resolved.yaml").teachers["teacher"].source == f"file:{folders['trial_0'] / 'teacher.safetensors'}"
     )  # type: ignore[attr-defined]
+
+
+def test_of_a_teacher_kept_as_its_top_all_temperatures_are_kept_and_it_is_asked_once():
+    train = {"steps": 2, "precision": "fp32"}
+    run = start(small({"objectives.kd.temperature": [1, 3]}, cache={"top_k": 3}, prune=None, train=train))
+    first, second = (entry["teacher_forwards"] for entry in run.summary["runs"])
+    assert first > second == 0
+    for folder in (run.path, run.path / "runs/trial_0", run.path / "runs/trial_1"):
+        cache = load(folder / "recipe.resolved.yaml").cache  # type: ignore[attr-defined]
+        assert (cache.top_k, cache.temperatures) == (3, [1.0, 3.0, 4.0])  # 4: kd's own, which a run of the recipe asks for
+
+
+@pytest.mark.parametrize(
+    ("space", "temperatures", "words"),
+    [
+        ({"objectives.kd.temperature": {"low": 1, "high": 8}}, None, "space.objectives.kd.temperature: is a range"),
+        ({"objectives.kd.temperature": [1, 2]}, [1, 4], "cache.temperatures: trials soften the teacher at 2 too"),
+    ],
+)
+def test_temperatures_that_a_cache_of_the_top_cannot_have_are_refused(space, temperatures, words):
+    values = small(space, cache={"top_k": 3, "temperatures": temperatures})
+    with pytest.raises(RecipeError) as caught:
+        start(values)
+    assert str(caught.value).startswith(words)
+    assert not Path("run").exists()
 
 
 def test_each_trial_decides_its_own_auto():

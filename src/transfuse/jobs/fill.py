@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from transfuse.core import ranks
-from transfuse.core.protocols import Reporter
+from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import Progress, WeightedObjective
 from transfuse.engine import parallel
 from transfuse.engine.loader import build_loader
@@ -17,16 +18,19 @@ from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache.cached import CachedTeacher
 from transfuse.engine.teacher_cache.teachers import with_features
 from transfuse.errors import RecipeError
-from transfuse.jobs import distill
-from transfuse.jobs.context import Context
+from transfuse.jobs import distill, lineage, sweep
+from transfuse.jobs.context import Context, Live
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.networks import open_student
 from transfuse.jobs.parts.pools import training_pool
 from transfuse.jobs.prepare import opening
 from transfuse.jobs.train.training import views_of
 from transfuse.recipe.schema import DistillRecipe, Recipe
+from transfuse.recipe.sweep import SweepRecipe
 
 UNIT = 2048  # samples that are handed to a worker at once
+_LAST = 2**40  # the piece of work after all views: validation and test samples
+_DECIDING = ("teacher", "teachers", "augment", "data")  # keys whose values make other questions of what a teacher is asked
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Filling:
     """A recipe's teachers, opened, and all that there is to ask them.
 
     Args:
-        recipe: of a distillation.
+        recipe: of a distillation, or of a sweep, whose trials ask its own teachers the same.
         reporter: who is told; None: nobody.
 
     Raises:
@@ -51,10 +55,9 @@ class Filling:
     """
 
     def __init__(self, recipe: Recipe, reporter: Reporter | None = None):
-        self.context = _context(recipe, reporter)
-        recipe = recipe.model_copy(update={"out": None})
-        assert isinstance(recipe, DistillRecipe)
-        opened = opening.prepare(recipe, self.context)
+        self.given = _distillation(recipe, reporter)
+        self.context = opening.new_context(self.given, reporter, None)
+        opened = opening.prepare(self.given, self.context)
         self.recipe, self.data = opened.recipe, opened.data
         self.count = _views(self.recipe)
         student = open_student(self.recipe.student, self.data, self.recipe.seed, None)
@@ -64,6 +67,7 @@ class Filling:
         models = {name: oracle.model for name, oracle in self.oracles.items()}
         connected, _ = terms.connected(objectives, student, models, self.data, self.recipe.seed)
         self.teachers = self._remembered({name: tapped_paths(connected, name) for name in self.oracles})
+        self._claims = {name: teacher.logits.store.claims() for name, teacher in self.teachers.items()}
 
     def _remembered(self, paths: Mapping[str, tuple[str, ...]]) -> dict[str, CachedTeacher]:
         """The teachers that are not asked live, with the features that they answer with."""
@@ -85,21 +89,52 @@ class Filling:
             for start in range(0, teacher.rows, UNIT)
         ]
 
-    def complete(self, unit: Unit, progress: Callable[[int], None] | None = None) -> int:
-        """Asks about what is missing of a unit; returns how many samples were."""
+    def complete(self, unit: Unit, progress: Callable[[int], None] | None = None, wait: bool = True) -> int | None:
+        """Asks about what is missing of a unit, unless another process is at it.
+
+        Args:
+            unit: of `units`.
+            progress: told how many of its samples are done.
+            wait: for that other process, to look at what it has left.
+
+        Returns:
+            How many samples were asked about; None where another process is at it.
+        """
         teacher = self.teachers[unit.teacher]
         before = teacher.forwards
-        teacher.complete(unit.view, np.arange(unit.start, unit.stop), progress)
+        with self._alone(unit.teacher, unit.view * -(-teacher.rows // UNIT) + unit.start // UNIT, wait) as alone:
+            if not alone:
+                return None
+            teacher.complete(unit.view, np.arange(unit.start, unit.stop), progress)
         return teacher.forwards - before
+
+    def lacks(self, unit: Unit) -> bool:
+        """Whether anything of a unit is missing; damage isn't looked for."""
+        return bool(self.teachers[unit.teacher].lacking(unit.view, np.arange(unit.start, unit.stop)).any())
 
     def finish(self) -> int:
         """Asks about validation and test samples and measures what the teachers cost; returns how many samples were asked."""
         before = sum(oracle.asked() for oracle in self.oracles.values())
-        for oracle in self.oracles.values():
-            oracle.outputs(self.data.val)
-            oracle.outputs(self.data.test)
-            oracle.cost(self.recipe.budget.threads)
+        for name, oracle in self.oracles.items():
+            with self._alone(name, _LAST, wait=True):
+                oracle.outputs(self.data.val)
+                oracle.outputs(self.data.test)
+                oracle.cost(self.recipe.budget.threads)
         return sum(oracle.asked() for oracle in self.oracles.values()) - before
+
+    @contextmanager
+    def _alone(self, teacher: str, piece: int, wait: bool) -> Iterator[bool]:
+        """Holds a piece of the work, whoever else fills the same key; whether it is held."""
+        claims = self._claims.get(teacher)
+        if claims is None:
+            yield True
+            return
+        held = claims.take(piece, wait)
+        try:
+            yield held
+        finally:
+            if held:
+                claims.give_back(piece)
 
 
 def tapped_paths(objectives: Sequence[WeightedObjective], teacher: str) -> tuple[str, ...]:
@@ -110,8 +145,10 @@ def tapped_paths(objectives: Sequence[WeightedObjective], teacher: str) -> tuple
 def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:
     """Fills the cache for a recipe; ranks of torchrun share the work, and an interrupted filling is gone on with by calling it again.
 
+    So do processes that fill the same key at the same time: each leaves alone what another one is at.
+
     Args:
-        recipe: of a distillation.
+        recipe: of a distillation or a sweep.
         reporter: who is told; None: nobody.
 
     Returns:
@@ -120,9 +157,17 @@ def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:
     filling = Filling(recipe, reporter)
     units, asked, done = filling.units(), 0, 0
     total = sum(unit.stop - unit.start for unit in units)
-    for unit in units[ranks.rank() :: ranks.world_size()]:
-        asked += filling.complete(unit, _telling(filling.context, unit, done, total // ranks.world_size()))
-        done += unit.stop - unit.start
+    mine = units[ranks.rank() :: ranks.world_size()]
+    waiting, others = mine, []
+    for wait in (False, True):
+        for unit in waiting:
+            answered = filling.complete(unit, _telling(filling.context, unit, done, total // ranks.world_size()), wait)
+            if answered is None:
+                others.append(unit)
+            else:
+                asked, done = asked + answered, done + unit.stop - unit.start
+        waiting, others = others, []
+    asked += sum(filling.complete(unit) or 0 for unit in mine if filling.lacks(unit))  # somebody may have deleted the cache meanwhile
     everybody = int(ranks.sum_over_ranks(torch.tensor(asked, device=filling.context.device)))
     if ranks.rank() == 0:
         everybody += filling.finish()
@@ -135,7 +180,7 @@ def fill_with_ray(recipe: Recipe, workers: int, reporter: Reporter | None = None
     """The same with Ray Data: so many workers, on all nodes of a cluster that see `cache.dir`, each open the recipe once and fill units.
 
     Args:
-        recipe: of a distillation.
+        recipe: of a distillation or a sweep.
         workers: processes.
         reporter: who is told; None: nobody.
 
@@ -147,7 +192,7 @@ def fill_with_ray(recipe: Recipe, workers: int, reporter: Reporter | None = None
     filling = Filling(recipe, reporter)
     units, asked, done = filling.units(), 0, 0
     total = sum(unit.stop - unit.start for unit in units)
-    for unit, answered in ray_workers.each(recipe, units, workers):
+    for unit, answered in ray_workers.each(filling.given, units, workers):
         done += unit.stop - unit.start
         asked += answered
         _telling(filling.context, unit, done - (unit.stop - unit.start), total)(unit.stop - unit.start)
@@ -156,14 +201,33 @@ def fill_with_ray(recipe: Recipe, workers: int, reporter: Reporter | None = None
     return asked
 
 
-def _context(recipe: Recipe, reporter: Reporter | None) -> Context:
+def _distillation(recipe: Recipe, reporter: Reporter | None) -> DistillRecipe:
+    """The distillation whose teachers are asked.
+
+    Raises:
+        RecipeError: the recipe has none, or trains its teachers itself.
+    """
+    if isinstance(recipe, SweepRecipe):
+        recipe = _of_sweep(recipe, reporter or Silent())
     if not isinstance(recipe, DistillRecipe):
-        raise RecipeError(f"is {recipe.job}; only distill asks the same teachers the same questions again", "job", "give its distillation")
+        fix = "give a recipe of distill or sweep: the distillation that its runs share, where it has one"
+        raise RecipeError(f"is {recipe.job}, which can't be filled for", "job", fix)
     for name, block in recipe.teachers.items():
         if block.train is not None:
             where = f"teachers.{name}.train"
             raise RecipeError("the teacher is trained by the run itself", where, "run it, then fill for a teacher run:FOLDER#teacher")
-    return opening.new_context(recipe.model_copy(update={"out": None}), reporter, None)
+    return recipe.model_copy(update={"out": None})
+
+
+def _of_sweep(recipe: SweepRecipe, reporter: Reporter) -> DistillRecipe:
+    """The distillation that a sweep varies, with the temperatures of all trials; says which questions stay for trials to ask."""
+    resolved, _ = sweep.check(recipe, Silent(), Live())
+    others = [key for key in recipe.entries if key.split(".", maxsplit=1)[0] in _DECIDING or key in ("train.precision", "objectives")]
+    others += [key for key in recipe.entries if key.endswith("teacher_tap")]
+    if others:
+        names, keys = " and ".join(recipe.teachers), " and ".join(f"space.{key}" for key in others)
+        reporter.say(f"{names}: asked as the recipe has them; for other values of {keys} trials ask themselves")
+    return lineage.distillation(sweep.left_to_trials(recipe, resolved), {})
 
 
 def _views(recipe: DistillRecipe) -> int:

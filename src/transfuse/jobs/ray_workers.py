@@ -26,7 +26,7 @@ class Worker:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = (batch[name].tolist() for name in ("teacher", "view", "start", "stop"))
-        asked = [self.filling.complete(Unit(*row)) for row in zip(*columns, strict=True)]
+        asked = [self.filling.complete(Unit(*row)) or 0 for row in zip(*columns, strict=True)]
         return {**batch, "asked": np.array(asked)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -24,10 +25,10 @@ from transfuse.jobs.context import Context, Live, Run, read_figures
 from transfuse.jobs.distill import teacher_path
 from transfuse.jobs.series import Member
 from transfuse.jobs.trials import Trials, front, quietly, require_optuna
-from transfuse.recipe.blocks import TeacherBlock
+from transfuse.recipe.blocks import CacheBlock, TeacherBlock
 from transfuse.recipe.schema import DistillRecipe, Recipe
 from transfuse.recipe.sweep import SweepRecipe
-from transfuse.recipe.trial import refuse_space, single, whole_numbers
+from transfuse.recipe.trial import refuse_space, single, temperatures_tried, whole_numbers
 
 _A_TRIALS_OWN = (NumericsError, RecipeError, ModelError, DataError)  # others (a full disk) would stop the next trial too
 _OPENED = ("student", "teacher", "teachers", "augment")  # keys whose values only opening the models can judge
@@ -41,14 +42,19 @@ def run(recipe: SweepRecipe, reporter: Reporter | None = None, recipe_text: str 
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     require_optuna()
-
-    def left_to_trials(resolved: Recipe) -> Recipe:
-        """Each trial decides its own `auto`, as values of the space may bear on it; but `space` needs the objectives by name."""
-        return recipe.model_copy(update={"objectives": resolved.objectives, "out": resolved.out})  # type: ignore[attr-defined]
-
-    context, resolved = series.begin(recipe, reporter, recipe_text, live, left_to_trials)
+    context, resolved = series.begin(recipe, reporter, recipe_text, live, partial(left_to_trials, recipe))
     assert isinstance(resolved, SweepRecipe)
     return _runs(context, resolved)
+
+
+def left_to_trials(recipe: SweepRecipe, resolved: Recipe) -> SweepRecipe:
+    """The recipe that trials are made from: each decides its own `auto`, as values of the space may bear on it.
+
+    But `space` needs the objectives by name, and trials that are to find each other's answers the same temperatures.
+    """
+    assert isinstance(resolved, SweepRecipe)
+    cache = recipe.cache.model_copy(update={"temperatures": resolved.cache.temperatures})
+    return recipe.model_copy(update={"objectives": resolved.objectives, "out": resolved.out, "cache": cache})
 
 
 def resume(context: Context, recipe: SweepRecipe) -> Run:
@@ -78,11 +84,32 @@ def check(recipe: SweepRecipe, reporter: Reporter, live: Live) -> tuple[Recipe, 
         reasons["sampler"] = "the space has only lists" if recipe.search == "grid" else "the space has a range"
     if recipe.trials is None:
         reasons["trials"] = "every combination of the lists" if recipe.search == "grid" else "the default"
-    resolved = resolved.model_copy(update={"sampler": recipe.search, "trials": recipe.count})
+    temperatures = _shared_temperatures(recipe, given, resolved.cache, reasons)
+    cache = resolved.cache.model_copy(update={"temperatures": temperatures})
+    resolved = resolved.model_copy(update={"sampler": recipe.search, "trials": recipe.count, "cache": cache})
     for key in ("sampler", "trials"):
         if key in reasons:
             reporter.say(f"{key} = {getattr(resolved, key)}: {reasons[key]}")
     return resolved, reasons
+
+
+def _shared_temperatures(recipe: SweepRecipe, given: DistillRecipe, cache: CacheBlock, reasons: dict[str, str]) -> list[float] | None:
+    """The temperatures that a cache of the largest logits keeps for all trials, so that the teacher is asked once; null where all are kept.
+
+    Raises:
+        RecipeError: a range of temperatures, or listed ones that cache.temperatures doesn't have.
+    """
+    if not isinstance(cache.top_k, int):
+        return cache.temperatures
+    tried = temperatures_tried(given, recipe.entries, cache.top_k)
+    if recipe.cache.temperatures is None:
+        reasons["cache.temperatures"] = "those of all trials, so that the teacher is asked once"
+        return tried or None
+    missing = ", ".join(f"{value:g}" for value in tried if value not in recipe.cache.temperatures)
+    if missing:
+        fix = "add them; or remove cache.temperatures, which then are all that trials ask for"
+        raise RecipeError(f"trials soften the teacher at {missing} too, and the tail there can't be rebuilt", "cache.temperatures", fix)
+    return recipe.cache.temperatures
 
 
 def _check_value(given: DistillRecipe, key: str, value: Any, live: Live) -> None:

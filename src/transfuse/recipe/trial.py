@@ -8,8 +8,10 @@ from typing import Any
 
 from transfuse.core.registry import did_you_mean
 from transfuse.errors import RecipeError
+from transfuse.recipe.caching import asked_temperatures
 from transfuse.recipe.forms import entry_names, method_of
 from transfuse.recipe.load import from_values, values_of
+from transfuse.recipe.needs import card_of
 from transfuse.recipe.schema import DistillRecipe
 from transfuse.recipe.space import Entry
 
@@ -63,6 +65,37 @@ def refuse_space(recipe: DistillRecipe, space: Mapping[str, Entry]) -> None:
             raise RecipeError(f"can't be tried: {why}", where=f"space.{key}", fix="remove it from the space")
         for value in entry if isinstance(entry, list) else [entry["low"], entry["high"]]:
             single(recipe, {key: value})
+
+
+def temperatures_tried(recipe: DistillRecipe, space: Mapping[str, Entry], top_k: int) -> list[float]:
+    """All temperatures at which trials soften teachers of which only the largest logits are kept: the recipe's own and all listed ones.
+
+    Args:
+        recipe: with its objectives by name; `refuse_space` found nothing wrong with it.
+        space: as `read_space` gives it.
+        top_k: how many logits are kept.
+
+    Raises:
+        RecipeError: a range of temperatures; the others' sum is kept at those that are known beforehand.
+    """
+    found = set(_temperatures(recipe))
+    for key, entry in space.items():
+        if key.split(".", maxsplit=1)[0] != "objectives":
+            continue
+        listed = isinstance(entry, list)
+        values = entry if listed else [entry["low"], entry["high"]]
+        asked = [_temperatures(single(recipe, {key: value})) for value in values]
+        if not listed and asked[0] != asked[1]:
+            what = f"is a range, and of a teacher the cache keeps the {top_k} largest logits and the others' sum at known temperatures"
+            raise RecipeError(what, where=f"space.{key}", fix="list the temperatures ([1, 2, 4]), or keep all logits: cache.top_k=null")
+        found.update(*asked)
+    return sorted(found)
+
+
+def _temperatures(recipe: DistillRecipe) -> list[float]:
+    assert isinstance(recipe.objectives, list)
+    blocks = [block.model_dump() for block in recipe.objectives]
+    return asked_temperatures(blocks, [card_of(block["name"], block["method"]) for block in blocks])
 
 
 def whole_numbers(recipe: DistillRecipe, space: Mapping[str, Entry]) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transfuse.core.atomic import replacing
-from transfuse.engine.teacher_cache.lock import exclusive, identity_of, in_use, in_use_unwritten, is_file
+from transfuse.engine.teacher_cache.lock import Claims, exclusive, identity_of, in_use, in_use_unwritten, is_file
 from transfuse.engine.teacher_cache.room import IN_USE, Room
 from transfuse.engine.teacher_cache.shard import Shard, file_bytes
 from transfuse.errors import RunError
@@ -184,6 +184,13 @@ class Store:
                 places = np.flatnonzero(numbers == number)
                 lacking[places] = shard.sums[rows[places] - shard.first] == 0
         return lacking
+
+    def claims(self) -> Claims | None:
+        """Pieces of the key's filling, of which processes take turns; None where nothing can be written."""
+        try:
+            return Claims(self.folder / "claims") if self.writable else None
+        except OSError as error:
+            raise _unusable(error, self.folder, "written") from error
 
     def views(self) -> list[int]:
         """Views of which there is anything."""
