@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from transfuse.data.samples import ArraySamples
-from transfuse.data.views import BatchViews, Mixing
+from transfuse.data.views import BatchViews, Mixing, Rotation
 from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, in_second_view, is_labelled
 from transfuse.engine.order import Order, PairedOrder
 
@@ -138,6 +138,21 @@ def test_the_second_view_has_the_labels_of_its_own_mixture():
     certain = torch.zeros(16, 5).scatter(1, labels[batch.ids][:, None], 1).scatter(1, labels[partners][:, None], 1)
     assert torch.equal(second.label_probabilities * certain, second.label_probabilities)
     assert not torch.equal(second.label_probabilities, batch.label_probabilities)
+
+
+def test_a_second_view_with_changes_of_its_own_is_a_function_of_sample_and_view(problem):
+    own = BatchViews(3, 5, flip=True, operations=[Rotation(20.0)])
+    raw = torch.randint(0, 256, (50, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    samples = ArraySamples(raw, torch.arange(50) % 5, np.arange(50))
+    views, order = BatchViews(3, 5, crop=1, second=own), Order(50, 16, 0)
+    loaders = MemoryLoader(samples, views, order), WorkerLoader(samples, views, order)
+    for one, two in zip(*(loader.batches(0, 4) for loader in loaders), strict=True):
+        second = in_second_view(loaders[0], one)
+        assert torch.equal(second.views, one.views)
+        assert torch.equal(second.inputs, own.apply(raw[one.ids], one.ids, one.views))
+        assert torch.equal(second.inputs, in_second_view(loaders[1], two).inputs)
+        backwards = in_second_view(loaders[0], one.select(torch.arange(15, -1, -1)))
+        assert torch.equal(backwards.inputs.flip(0), second.inputs)
 
 
 def test_class_numbers_are_not_mixed_without_knowing_how_many_there_are():

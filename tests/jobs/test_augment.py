@@ -37,6 +37,18 @@ def test_a_second_student_pays_nothing_for_mixed_and_augmented_views(job):
     assert second.summary["teacher_forwards"] == 0
 
 
+def test_teachers_answer_about_a_second_view_of_its_own_once_and_apart_from_the_first(job, tmp_path):
+    stored = tmp_path / "cache" / "answers"
+    terms, plain = ["cross_entropy", "mlld"], {"views": 2, "crop": 1}
+    first = job(augment=plain, objectives=terms, control="none")
+    before, teacher = {path.name for path in stored.iterdir()}, f"run:{first.path}#teacher"
+    strong = {**plain, "second": {"crop": 1, "randaugment": 14}}
+    runs = [job(augment=strong, objectives=terms, control="none", teacher=teacher, seed=seed) for seed in (0, 7)]
+    assert len({path.name for path in stored.iterdir()} - before) == 1
+    assert runs[0].summary["teacher_forwards"] > 0
+    assert runs[1].summary["teacher_forwards"] == 0
+
+
 def test_a_mixed_run_learns_and_is_repeatable_to_the_bit(job):
     changes = {"data": "bundled:digits", "augment": {"crop": 1, "mixup": 0.4}, "control": "none"}
     changes["train"] = {"steps": 80, "batch_size": 64, "optimizer": {"adamw": {"lr": 0.01}}, "precision": "fp32", "evaluate_every": 100}
@@ -58,6 +70,7 @@ def test_a_table_learns_from_mixed_rows(job):
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
+        ({"augment": {"second": {"crop": 8}}, "objectives": ["cross_entropy", "mlld"]}, DataError, r"augment\.second\.crop"),
         ({"augment": {"mixup": True}, "objectives": ["cross_entropy", "dkd"]}, RecipeError, "objectives.dkd: needs one class per sample"),
         ({"augment": {"randaugment": True}, "data": "bundled:wine"}, RecipeError, "augment.randaugment: only pictures"),
     ],

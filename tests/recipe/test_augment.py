@@ -91,7 +91,55 @@ def test_every_change_asks_for_several_views_and_reaches_the_cache_key():
         recipe, _ = resolved(augment={name: value})
         assert recipe.augment.views == 8, name
         assert str(views_of(recipe.augment).spec()) != plain, name
-    assert set(ALL) == set(AugmentBlock.model_fields) - {"views", "seed"}
+    assert set(ALL) == set(AugmentBlock.model_fields) - {"views", "seed", "second"}
+
+
+def test_a_second_view_of_its_own_has_its_own_key_and_leaves_that_of_the_first():
+    without = views_of(AugmentBlock(views=2, crop=1))
+    views = views_of(AugmentBlock.model_validate({"views": 2, "crop": 1, "second": {"crop": 1, "randaugment": True}}))
+    alike = views_of(AugmentBlock.model_validate({"views": 2, "crop": 1, "second": {"crop": 1}}))
+    assert without.second is None
+    assert views.spec() == without.spec()
+    assert views.second is not None
+    assert views.second.spec() not in (without.spec(), alike.second.spec())
+    assert alike.second.spec() != alike.spec(), "the same changes in other places are other pictures"
+
+
+TWO_VIEWS = {"objectives": ["cross_entropy", "mlld"]}
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        ({}, "nothing is changed; set augment.crop"),
+        ({"views": 4}, "nothing is changed; set augment.crop"),
+        ({"views": 1, "crop": 1}, "there is one; set augment.views to 2 or more, or augment.second"),
+    ],
+)
+def test_an_objective_of_two_views_refuses_two_that_are_the_same(augment, words):
+    (found,) = refusals(augment=augment, **TWO_VIEWS)
+    assert found.startswith("objectives.mlld: ")
+    assert words in found
+
+
+@pytest.mark.parametrize("augment", [{"crop": 1}, {"second": {"randaugment": True}}, {"views": 1, "second": {"flip": True}}])
+def test_an_objective_of_two_views_takes_what_differs(augment):
+    assert resolved(augment=augment, **TWO_VIEWS)[0].augment.views == augment.get("views", 8)
+
+
+@pytest.mark.parametrize(
+    ("second", "terms", "words"),
+    [({"flip": True}, ["cross_entropy", "kd"], "no objective compares two views"), ({}, ["cross_entropy", "mlld"], "changes nothing")],
+)
+def test_a_second_view_that_would_be_without_effect_is_refused(second, terms, words):
+    (found,) = refusals(augment={"crop": 1, "second": second}, objectives=terms)
+    assert found.startswith("augment.second: ")
+    assert words in found
+
+
+def test_a_second_view_changes_tables_as_little_as_a_first_one():
+    found = refusals(COLUMNS, augment={"mixup": 0.2, "second": {"crop": 1}}, **TWO_VIEWS)
+    assert [line.split(":")[0] for line in found] == ["augment.second.crop"]
 
 
 @pytest.mark.parametrize("modality", ["columns", "text"])

@@ -352,3 +352,23 @@ def test_what_only_transfers_or_is_output_leaves_the_control_the_same(changes):
 )
 def test_what_decides_the_controls_bits_is_in_its_key(changes):
     assert control_key_values(resolved(**changes)[0]) != control_key_values(resolved()[0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "keys"),
+    [
+        ({"kd": {"student_tap": "layer3"}}, ["student"]),
+        ({"kd": {"student_tap": "layer3", "teacher_tap": "layer3"}}, ["student", "teacher"]),
+        ({"cross_entropy": {"student_tap": "layer3"}}, ["student"]),
+        ({"ofa": {"student_tap": "layer3", "teacher_tap": "layer3"}}, ["teacher"]),
+        ({"fitnet": {"student_tap": "layer3", "teacher_tap": "layer3"}}, []),
+        ({"bss": {"student_tap": "layer3"}}, []),
+    ],
+)
+def test_taps_that_an_objective_would_not_read_are_refused(objective, keys):
+    changes = {"objectives": ["kd" if "kd" not in objective else "cross_entropy", objective]}
+    if not keys:
+        assert resolved(**changes)
+        return
+    name = next(iter(objective))
+    assert [line.split(" reads")[0] for line in refusals(**changes)] == [f"objectives.{name}: {whose}_tap:" for whose in keys]

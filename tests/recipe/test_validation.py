@@ -82,7 +82,7 @@ def test_all_problems_are_told_at_once_with_their_lines_in_order(tmp_path):
         ({"teachers": {"a": "x"}}, "`teacher` and `teachers` are both given"),
         ({"objectives": []}, "objectives: is empty"),
         ({"objectives": 3}, "objectives: objectives is a list such as"),
-        ({"objectives": ["kdd"]}, "objectives.kdd: unknown objective 'kdd' - did you mean 'kd'?; known: "),
+        ({"objectives": ["kdd"]}, "objectives.kdd: unknown objective 'kdd' - did you mean 'kd'?; all of them: `transfuse ls objectives`"),
         ({"objectives": [["kd"]]}, "objectives[0]: an objective is a name, or one name with its settings"),
         ({"objectives": [{"kd": {"temperature": 0}}]}, "objectives.kd.temperature: must be greater than 0, got 0"),
         ({"objectives": [{"kd": {"temperature": "warm"}}]}, "objectives.kd.temperature: 'warm' is text, a number is needed"),

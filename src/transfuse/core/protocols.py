@@ -32,6 +32,11 @@ class Objective(Protocol):
     - `probe(student: Trial, teacher: Trial | None) -> str`: a look at labelled training samples, for what is measured once and kept in
       buffers; says in words what was measured ("" for nothing). Not called where training goes on from a checkpoint.
 
+    Before a job makes its folder, a copy of the objective is tried on one step whose features are those of real samples. What it raises
+    then (`ValueError`, `ModelError`) is the user's to change. `inspect(step: Step)` is called there and nowhere else, for what would cost
+    too much to look at in every step. An objective on features that `auto` can't find has an attribute `named_taps: str` that says why;
+    its taps have to be named.
+
     An objective whose method takes several updates per step says so with `turns() -> dict[str, Turn]`, by phase, and gives what its second
     head says with `second_logits(step)`: see `engine.steppers.alternating`. One that is trained in stages says so with `stages()`, and
     prepares its own parts with `prepare(step)`: see `core.stages`.
@@ -138,6 +143,11 @@ class Views(Protocol):
     """Augmentation as a pure function of (augment.seed, sample, view)."""
 
     views: int | None  # None: fresh ones for ever
+
+    @property
+    def second(self) -> Views | None:
+        """What a sample's second view is made by, number by number; None: by these, in the view after the first."""
+        ...
 
     def view_of_epoch(self, epoch: Tensor) -> Tensor: ...
 

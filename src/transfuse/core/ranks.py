@@ -1,14 +1,29 @@
 """Rank, world size, and reductions that are no-ops in a single process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
 
 def active() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not _ALONE.get()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: for what all of them compute alike, and where one that fails must not keep others waiting."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def rank() -> int:

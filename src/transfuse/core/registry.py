@@ -36,10 +36,13 @@ class Registry:
         error: raised for an unknown name.
         skip: file names (without .py) in the folder that are not members.
         nested: whether files in subfolders are members too.
+        listed: where all names are listed, for messages about an unknown one; empty: the message names them all.
     """
 
-    def __init__(self, package: str, kind: str, error: type[TransfuseError], skip: tuple[str, ...] = (), nested: bool = True):
-        self.package, self.kind, self.error, self.skip, self.nested = package, kind, error, skip, nested
+    def __init__(
+        self, package: str, kind: str, error: type[TransfuseError], skip: tuple[str, ...] = (), nested: bool = True, listed: str = ""
+    ):
+        self.package, self.kind, self.error, self.skip, self.nested, self.listed = package, kind, error, skip, nested, listed
         self._found: dict[str, str] | None = None
 
     def _files(self) -> dict[str, Path]:
@@ -78,7 +81,8 @@ class Registry:
         """
         modules = self._modules()
         if name not in modules:
-            raise self.error(f"unknown {self.kind} '{name}'{did_you_mean(name, modules)}", fix=f"known: {', '.join(sorted(modules))}")
+            fix = f"all of them: {self.listed}" if self.listed else f"known: {', '.join(sorted(modules))}"
+            raise self.error(f"unknown {self.kind} '{name}'{did_you_mean(name, modules)}", fix=fix)
         return importlib.import_module(modules[name].split(":")[0])
 
     def get(self, name: str) -> Any:

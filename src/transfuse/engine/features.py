@@ -57,19 +57,20 @@ def connect(
     module, sample = student
     outputs = unwrapped_outputs(module, sample)
     for weighted in objectives:
-        if hasattr(weighted.objective, "set_outputs"):
-            with _seeded(derive(seed, "outputs", weighted.name)):
-                weighted.objective.set_outputs(outputs)  # type: ignore[operator]
-        if hasattr(weighted.objective, "watch"):
-            weighted.objective.watch(*_watched(module, fresh))  # type: ignore[operator]
-        if wants_features(weighted):
-            try:
+        try:
+            if hasattr(weighted.objective, "set_outputs"):
+                with _seeded(derive(seed, "outputs", weighted.name)):
+                    weighted.objective.set_outputs(outputs)  # type: ignore[operator]
+            if hasattr(weighted.objective, "watch"):
+                weighted.objective.watch(*_watched(module, fresh))  # type: ignore[operator]
+            if wants_features(weighted):
+                _refuse_auto(weighted)
                 weighted = _at_the_head(_with_head(weighted, student), student)
                 weighted, note = _connect(weighted, student, teachers, derive(seed, "bridges", weighted.name))
-            except (ModelError, ValueError) as error:
-                what, fix = (error.what, error.fix) if isinstance(error, ModelError) else (str(error), None)
-                raise ModelError(what, where=f"objectives.{weighted.name}", fix=fix) from error
-            notes.append(note)
+                notes.append(note)
+        except (ModelError, ValueError) as error:
+            what, fix = (error.what, error.fix) if isinstance(error, ModelError) else (str(error), None)
+            raise ModelError(what, where=f"objectives.{weighted.name}", fix=fix) from error
         connected.append(weighted)
     return connected, notes
 
@@ -165,6 +166,16 @@ def _connect(weighted: WeightedObjective, student: Network, teachers: Mapping[st
     return replace(weighted, student_taps=tuple(student_paths), teacher_taps=tuple(teacher_paths)), note
 
 
+def _refuse_auto(weighted: WeightedObjective) -> None:
+    """Taps left to `auto` by an objective whose features it can't find (`named_taps`); stages' last features would be something else."""
+    why: str = getattr(weighted.objective, "named_taps", "")
+    if not why:
+        return
+    for key, wanted in (("student_tap", weighted.student_taps), ("teacher_tap", weighted.teacher_taps)):
+        if not wanted or AUTO in wanted:
+            raise ModelError(f"{key}: {why}", fix="name modules with student_tap and teacher_tap; `transfuse taps MODEL` prints them")
+
+
 def _connect_several(
     weighted: WeightedObjective, student: Network, teachers: Mapping[str, Network], seed: int
 ) -> tuple[WeightedObjective, str]:
@@ -213,10 +224,12 @@ def _with_head(weighted: WeightedObjective, student: Network) -> WeightedObjecti
     tap = _paths(student, (f"{path}@input",), "student")[0]
     head = copy.deepcopy(taps.unwrapped(module).get_submodule(path))
     with taps.undisturbed(module), torch.no_grad():
-        outputs, features = Taps(module, [tap], sample)(sample)
+        looking = Taps(module, [tap], sample)
+        outputs, features = looking(sample)
         head.eval()
-        found = head(features[tap])
-    found = found.mean((2, 3)) if isinstance(found, Tensor) and found.ndim == 4 else found
+        found = head(features[tap].transpose(1, 2) if looking.sequence(tap) else features[tap])
+    if isinstance(found, Tensor) and (found.ndim == 4 or looking.sequence(tap)):
+        found = found.flatten(2).mean(2)
     if not isinstance(found, Tensor) or found.shape != outputs.shape or not torch.allclose(found, outputs, rtol=1e-3, atol=1e-4):
         what = f"the outputs of {type(module).__name__} are not what '{path}' makes of its input, so it is no head"
         raise ModelError(what, fix="name the module whose outputs are the logits: head: PATH")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from transfuse.core.protocols import Mixture, Views
+from transfuse.core.protocols import Mixture, Teacher, Views
 from transfuse.core.types import Batch, Samples, float_labels
 from transfuse.engine.order import Order
 
@@ -22,11 +23,47 @@ def is_labelled(labels: Tensor) -> Tensor:
     return labels >= 0
 
 
+def through_second_views(loader: MemoryLoader | WorkerLoader) -> MemoryLoader | WorkerLoader | None:
+    """The same samples through the second view's own changes; None where it has none."""
+    if loader.views.second is None:
+        return None
+    other = copy.copy(loader)  # shares the samples, which may fill the memory
+    other.views = loader.views.second
+    return other
+
+
 def in_second_view(loader: MemoryLoader | WorkerLoader, batch: Batch) -> Batch:
-    """The same samples in the view after theirs, with its labels, which differ where views mix."""
-    count = loader.views.views
+    """The same samples in their second view, with its labels, which differ where views mix.
+
+    That is the view of the same number by the second view's own changes; where it has none, the first one's next view.
+    """
+    own, count = through_second_views(loader), loader.views.views
+    if own is not None:
+        return replace(own.batch(batch.ids, batch.views), domains=batch.domains)
     views = batch.views + 1 if count is None else (batch.views + 1) % count
     return replace(loader.batch(batch.ids, views), domains=batch.domains)
+
+
+@dataclass(frozen=True)
+class SecondView:
+    """The same samples once more, for objectives that compare two views of each.
+
+    Attributes:
+        loader: of the first views.
+        teachers: given a loader, who answers about what it shows; asked where the second view has changes of its own, whose answers are
+            not those about the first.
+    """
+
+    loader: MemoryLoader | WorkerLoader
+    teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        return in_second_view(self.loader, batch)
+
+    def own_teachers(self) -> Mapping[str, Teacher] | None:
+        """Teachers for second views with changes of their own; None where those for the first answer about them, too."""
+        own = through_second_views(self.loader)
+        return None if own is None or self.teachers is None else self.teachers(own)
 
 
 class _PoolLoader:

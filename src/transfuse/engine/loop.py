@@ -22,6 +22,7 @@ from transfuse.engine.interrupt import Interrupt
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.optim import build_optimizer
 from transfuse.engine.phases import forget_gradients, over_phases
+from transfuse.engine.rehearsal import refuse_split
 from transfuse.engine.schedule import SCHEDULES
 from transfuse.engine.settings import Outcome, Settings, State
 from transfuse.engine.track import Jsonl
@@ -359,10 +360,7 @@ class Loop:
             self._say("the run stops by the clock, so it may not end with the bits of an uninterrupted one")
 
     def _refuse_split(self, pieces: int, why: str) -> None:
-        related = getattr(self.stepper, "batch_level", list)()
-        if pieces > 1 and related and not self.settings.allow_batch_split:
-            what = f"{why}: the batch would be split, but {', '.join(related)} relates all samples of a batch"
-            raise RecipeError(what, where="train", fix="lower train.batch_size, or accept it with train.allow_batch_split=true")
+        refuse_split(getattr(self.stepper, "batch_level", list)(), pieces, self.settings.allow_batch_split, why)
 
     def _say(self, text: str) -> None:
         self.notes.append(text)

@@ -142,6 +142,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     resolved, more = resolve(decided, facts)
     assert isinstance(resolved, FuseRecipe)
     reasons = {**more, **reasons}
+    fuse_student.refuse_objectives(resolved, data, student, {name: source.model for name, source in sources.items()}, context.live)
     for line in sentences(resolved, reasons):
         if ranks.rank() == 0:
             context.reporter.say(line)

@@ -9,7 +9,7 @@ from transfuse.core.card import Card
 from transfuse.core.registry import Registry
 from transfuse.errors import RecipeError
 
-registry = Registry("transfuse.objectives", "objective", RecipeError)
+registry = Registry("transfuse.objectives", "objective", RecipeError, listed="`transfuse ls objectives`")
 
 
 def get(name: str) -> Any:

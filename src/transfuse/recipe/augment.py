@@ -132,11 +132,14 @@ Cutmix = Annotated[
 ]
 
 
-class AugmentBlock(Block):
+class _Counted(Block):
     views: Count | Literal["fresh"] | Auto = "auto"
     """fixed augmentations per sample, epoch e uses view e mod views; fresh: new ones for ever; auto: 8, or 1 where nothing is augmented"""
     seed: Annotated[int, Field(ge=0)] = 0
     """of the views; the run's seed doesn't change them"""
+
+
+class ChangesBlock(Block):
     crop: Annotated[int, Field(ge=0)] = 0
     """pad by so many pixels (reflected edges) and crop back at a random place"""
     flip: bool = False
@@ -151,10 +154,16 @@ class AugmentBlock(Block):
     """random {brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, or a number for the first three"""
     erasing: Erasing = None
     """hide a random rectangle: {probability: 0.25, scale: [0.02, 0.33], ratio: [0.3, 3.3], fill: noise}, true, or a probability"""
+
+
+class AugmentBlock(ChangesBlock, _Counted):
     mixup: Mixup = None
     """fade in another sample of the pool, and its label: {alpha: 0.2, probability: 1}, true, or a number for alpha; for tables too"""
     cutmix: Cutmix = None
     """put in a rectangle of another sample: {alpha: 1, probability: 1}, true, or a number for alpha; beside mixup each view takes either"""
+    second: ChangesBlock | None = None
+    """changes of the second view, in place of the first's, for objectives that compare two (mlld, bi_tuning): {flip: true, randaugment: true};
+    mixup and cutmix stay. null: the first's changes, in the view after it"""
 
     @property
     def mixes(self) -> bool:
@@ -163,18 +172,41 @@ class AugmentBlock(Block):
 
 
 def asked(augment: dict[str, Any]) -> list[str]:
-    """The keys of a dumped block that change inputs."""
-    return [name for name in CHANGES if augment[name]]
+    """The keys of a dumped block, or of its `second`, that change inputs."""
+    return [name for name in CHANGES if augment.get(name)]
+
+
+def changes(augment: dict[str, Any]) -> bool:
+    """Whether a sample's views differ at all, the first or the second ones."""
+    return bool(asked(augment) or asked(augment["second"] or {}))
 
 
 def refused(augment: dict[str, Any], facts: Facts) -> list[str]:
     """Why a dumped block doesn't fit the data, one line per key; empty when it does."""
     found = []
-    for name in asked(augment):
-        if facts.modality == "text" or (facts.modality == "columns" and name not in ANY_NUMBERS):
-            can = f"; for tables there is {' and '.join(ANY_NUMBERS)}" if facts.modality == "columns" else ""
-            found.append(f"augment.{name}: only pictures can be augmented so; the data are {facts.modality}{can}")
+    for prefix, block in (("augment", augment), ("augment.second", augment["second"] or {})):
+        for name in asked(block):
+            if facts.modality == "text" or (facts.modality == "columns" and name not in ANY_NUMBERS):
+                can = f"; for tables there is {' and '.join(ANY_NUMBERS)}" if facts.modality == "columns" else ""
+                found.append(f"{prefix}.{name}: only pictures can be augmented so; the data are {facts.modality}{can}")
     return found
+
+
+def without_two_views(needs: Sequence[str], augment: dict[str, Any]) -> list[str]:
+    """Why an objective that compares two views of each sample would compare a sample with itself, in sentences.
+
+    Args:
+        needs: of its card.
+        augment: a dumped block.
+    """
+    if "two_views" not in needs or asked(augment["second"] or {}):
+        return []
+    if not asked(augment):
+        why = "compares two views of each sample, and all are the same, since nothing is changed"
+        return [f"{why}; set augment.crop, augment.flip or another change, or augment.second"]
+    if augment["views"] == 1:
+        return ["compares two views of each sample, and there is one; set augment.views to 2 or more, or augment.second"]
+    return []
 
 
 def unmixable(needs: Sequence[str], augment: dict[str, Any], tables: Sequence[str]) -> list[str]:

@@ -88,6 +88,7 @@ def refusals(block: dict[str, Any], facts: Facts) -> list[str]:
     if "domains" in card.needs and not facts.domains:
         found.append("needs samples of a source and a target domain, which this job doesn't have; transfuse adapt does")
     found += _teacher_refusals(block, card, facts)
+    found += _unused_taps(block, card)
     if block["parameters"].get("distribution") == "softmax" and (task == "multilabel" or facts.n_classes == 1):
         why = "several labels can be true at once" if task == "multilabel" else "a softmax over one logit is always 1"
         found.append(f"distribution: softmax doesn't fit: {why}; use distribution: bernoulli")
@@ -114,3 +115,16 @@ def _teacher_refusals(block: dict[str, Any], card: Card, facts: Facts) -> list[s
     if len(names) > 1 and card.teachers == "one" and not block["method"].startswith("live:"):
         found.append(f"takes one teacher, and there are {len(names)}: {', '.join(names)}; name one: teacher: {names[0]}")
     return found
+
+
+def _unused_taps(block: dict[str, Any], card: Card) -> list[str]:
+    """Taps of an objective that reads no such feature: the recipe would promise what nothing does."""
+    if block["method"].startswith("live:"):
+        return []  # whose taps are its author's affair
+    method = objectives.get(block["method"])
+    reads = {
+        "student": bool({"student.features", "teacher.features"} & set(card.needs)) or hasattr(method, "build"),
+        "teacher": "teacher.features" in card.needs or hasattr(method, "meet"),
+    }
+    unused = [whose for whose, does in reads.items() if block[f"{whose}_tap"] is not None and not does]
+    return [f"{whose}_tap: reads no inner feature of the {whose}, so nothing would be done with it; remove {whose}_tap" for whose in unused]

@@ -12,7 +12,7 @@ from transfuse.core.card import TaskName
 from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
 from transfuse.recipe import caching
-from transfuse.recipe.augment import asked, unmixable
+from transfuse.recipe.augment import asked, changes, unmixable, without_two_views
 from transfuse.recipe.augment import refused as refused_augment
 from transfuse.recipe.control import control_key_values, control_objectives
 from transfuse.recipe.facts import Facts
@@ -140,11 +140,23 @@ class _Resolution:
 
     def augment(self, augment: dict[str, Any]) -> None:
         self.problems += refused_augment(augment, self.facts)
-        if asked(augment):
+        if changes(augment):
             decided = (DEFAULT_VIEWS, f"{DEFAULT_VIEWS} fixed views of each sample, so that a teacher has to answer each only once")
         else:
             decided = (1, "nothing is augmented, so all views are the same")
         self.auto(augment, "views", "augment", decided)
+        self.second_view(augment)
+
+    def second_view(self, augment: dict[str, Any]) -> None:
+        """Refuses changes of a second view that nobody looks at, or that change nothing."""
+        if augment["second"] is None:
+            return
+        blocks = self.values.get("objectives", [])
+        cards = [card_of(block["name"], block["method"], self.facts) for block in blocks if isinstance(block, dict)]
+        if not any("two_views" in card.needs for card in cards):
+            self.problems.append("augment.second: no objective compares two views of a sample; remove it, or add one such as mlld")
+        elif not asked(augment["second"]):
+            self.problems.append("augment.second: changes nothing; name a change such as randaugment, or remove it")
 
     def train(self, train: dict[str, Any], key: str, pool: int) -> None:
         facts = self.facts
@@ -182,12 +194,9 @@ class _Resolution:
         for block in blocks:
             key = f"objectives.{block['name']}"
             found = refusals(block, facts)
-            if not found and self.values["augment"]["views"] == 1 and "two_views" in card_of(block["name"], block["method"], facts).needs:
-                found.append(
-                    "compares two views of each sample, and all are the same; set augment.crop or augment.flip, or more augment.views"
-                )
+            card = card_of(block["name"], block["method"], facts)
+            found += without_two_views(card.needs, self.values["augment"])
             tables = [name for name in self.facts.tables if block["teacher"] in (None, name) or name in (block["teacher"] or ())]
-            card = card_of(block["name"], block["method"], self.facts)
             found += unmixable(card.needs, self.values["augment"], tables if card.asks_teachers else ())
             self.problems += [f"{key}: {text}" for text in found]
             if not found:

@@ -38,6 +38,7 @@ class BatchViews:
         flip: mirror left-right half of the time.
         operations: what comes after cropping and mirroring, in this order.
         mix: mixup and cutmix, which come last and need the pool.
+        second: the views that take the place of a sample's second one, where those have changes of their own.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class BatchViews:
         flip: bool = False,
         operations: Sequence[Operation] = (),
         mix: Mixing | None = None,
+        second: BatchViews | None = None,
     ):
         self.views, self.seed, self.crop, self.flip = views, seed, crop, flip
-        self.operations, self.mix = tuple(operations), mix
+        self.operations, self.mix, self.second = tuple(operations), mix, second
 
     def view_of_epoch(self, epoch: Tensor) -> Tensor:
         """int64, of epoch's shape."""

@@ -14,6 +14,7 @@ from transfuse.core.protocols import Teacher
 from transfuse.core.stages import prepared_parts
 from transfuse.core.taps import Taps
 from transfuse.core.types import Batch, Signals, Step, Term, WeightedObjective
+from transfuse.engine.loader import SecondView
 from transfuse.engine.precision import autocast
 from transfuse.engine.rotations import taken_apart, with_turns
 from transfuse.engine.teacher_cache.teachers import asked_live, with_features
@@ -35,7 +36,7 @@ class Supervised(nn.Module):
         precision: fp32, bf16 or fp16.
         channels_last: memory layout of 4-D inputs.
         forward: what is called for the student's forward pass; the compiled student, say.
-        second: the same samples in another view, for objectives that need two.
+        second: the same samples in another view, for objectives that need two; says who answers about it where that are others.
     """
 
     def __init__(
@@ -56,7 +57,11 @@ class Supervised(nn.Module):
         self._teachers = {name: self._ready(name, teacher) for name, teacher in (teachers or {}).items()}
         self._kept = tuple(part.requires_grad_(False) for weighted in objectives for part in prepared_parts(weighted.objective))
         self._preprocess, self._precision, self._channels_last = preprocess, precision, channels_last
-        self._second = second
+        self._second, self._doubled = second, [weighted for weighted in objectives if "two_views" in weighted.card.needs]
+        others = second.own_teachers() if isinstance(second, SecondView) and self._doubled else None
+        self._teachers_of_second = (
+            self._teachers if others is None else {name: self._ready(name, teacher) for name, teacher in others.items()}
+        )
         self._forward = (forward,) if forward is not None else ()  # a tuple, so that it is not registered as a second student
         self._student_taps = tuple(dict.fromkeys(path for weighted in objectives for path in weighted.student_taps))
         self._taps: Taps | None = None  # made with the first batch, on its device
@@ -122,22 +127,24 @@ class Supervised(nn.Module):
         return self._students_terms(self._look(batch, self._weighted, progress), self.defined(batch))
 
     def _students_terms(self, step: Step, masks: Mapping[str, Tensor | None]) -> list[Term]:
-        doubled = [weighted for weighted in self._weighted if "two_views" in weighted.card.needs]
-        if doubled:
+        if self._doubled:
             if self._second is None:
-                raise ValueError(f"{doubled[0].name} needs a second view of each sample")
-            step.second = self._look(self._second(step.batch), doubled, step.progress)
+                raise ValueError(f"{self._doubled[0].name} needs a second view of each sample")
+            step.second = self._look(self._second(step.batch), self._doubled, step.progress, self._teachers_of_second)
         return [self._term(weighted, step, masks[weighted.name]) for weighted in self._weighted]
 
-    def _look(self, batch: Batch, asking: Sequence[WeightedObjective], progress: float) -> Step:
+    def _look(
+        self, batch: Batch, asking: Sequence[WeightedObjective], progress: float, teachers: Mapping[str, Teacher] | None = None
+    ) -> Step:
         """One forward pass of the student and the answers of all teachers that these objectives ask."""
+        teachers = self._teachers if teachers is None else teachers
         turning = [weighted for weighted in asking if "rotations" in weighted.card.needs]
         seen = with_turns(batch) if turning else batch
         student = self._students_signals(seen)
         answers = {}
         for name in sorted({name for weighted in asking for name in weighted.teachers}):
             shown = seen if any(name in weighted.teachers for weighted in turning) else batch
-            answers[name] = self._teachers[name].answers(shown.ids, shown.views, shown.inputs)
+            answers[name] = teachers[name].answers(shown.ids, shown.views, shown.inputs)
         return taken_apart(seen, student, answers, progress) if turning else Step(batch, student, answers, progress)
 
     def _students_signals(self, batch: Batch) -> Signals:
@@ -161,13 +168,7 @@ class Supervised(nn.Module):
 
     def _term(self, weighted: WeightedObjective, step: Step, mask: Tensor | None) -> Term:
         """One objective's values, from the teachers and the taps that the recipe gave it."""
-        seen = _given(step, weighted)
-        seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None
-        seen.rotations = tuple(_given(turned, weighted) for turned in step.rotations) if "rotations" in weighted.card.needs else ()
-        if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
-            seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
-        if weighted.card.level == "parameters" or "student.head" in weighted.card.needs:
-            seen = replace(seen, parameters=dict(self.network().named_parameters()))
+        seen = seen_by(weighted, step, self.network(), mask)
         values = self._values(weighted, seen)
         return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
 
@@ -179,6 +180,25 @@ def inner_only(card: Card) -> bool:
     """Whether an objective looks at inner features and not at what the network says."""
     features = {"student.features", "teacher.features"} & set(card.needs)
     return bool(features) and not {"labels", "hard_labels", "teacher.logits", "teacher.logits.dense"} & set(card.needs)
+
+
+def seen_by(weighted: WeightedObjective, step: Step, network: nn.Module, mask: Tensor | None) -> Step:
+    """What one objective is shown of a step: the teachers and taps that the recipe gave it, and what its card needs beside them.
+
+    Args:
+        weighted: the objective, connected.
+        step: with the signals of all teachers and all taps.
+        network: the student, whose parameters objectives on weights are given.
+        mask: bool [batch] where the term is defined; None for terms on weights.
+    """
+    seen = _given(step, weighted)
+    seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None
+    seen.rotations = tuple(_given(turned, weighted) for turned in step.rotations) if "rotations" in weighted.card.needs else ()
+    if weighted.card.level == "batch" and mask is not None and not bool(mask.all()):
+        seen = seen.select(mask)  # relations are taken among the samples that have what the objective needs
+    if weighted.card.level == "parameters" or "student.head" in weighted.card.needs:
+        seen = replace(seen, parameters=dict(network.named_parameters()))
+    return seen
 
 
 def _given(step: Step, weighted: WeightedObjective) -> Step:

@@ -164,6 +164,8 @@ class Remembered:
         features: float32 [views, samples, width].
     """
 
+    second = None
+
     def __init__(self, views: Views, features: Tensor):
         self.views = views.views
         self._of_epoch, self._features = views.view_of_epoch, features

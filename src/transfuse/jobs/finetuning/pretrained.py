@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.parts.scratch import from_scratch
 from transfuse.jobs.prepare import opening
 from transfuse.jobs.prepare.refusals import refuse_augmentation, refuse_unwritable
+from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
 from transfuse.jobs.train import control, probing
 from transfuse.jobs.train.training import steps_of
 from transfuse.models.groups import layer_groups
@@ -205,7 +206,10 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
             what = "holds on to weights that the policy's adapters leave as they are"
             raise RecipeError(what, where=f"objectives.{weighted.name}", fix="leave it out, or choose another policy")
     copied = replace(model, **_copied(model))
-    terms.connected(objectives, copied, start_of(recipe, data, context, objectives), data, recipe.seed)
+    start = start_of(recipe, data, context, objectives)
+    objectives, _ = terms.connected(objectives, copied, start, data, recipe.seed)
+    given = Circumstances(data, standardised(data.train, data), _order(recipe, data), recipe.train, recipe.augment, recipe.cache)
+    refuse_impossible(asked_in_every_step(objectives), copied, start, given)
     if recipe.control in ("reuse", "train"):
         untrained(recipe, data, context)
     if recipe.depth is not None:
@@ -275,5 +279,10 @@ def obtain_objectives(
     if Checkpoints(context.rundir.checkpoints / "student").load()[0] is None:
         probing.probe(context, data, standardised(data.train, data), model, start, objectives, recipe.seed)
     model.network.to("cpu")
-    objectives = [weighted if _ASKED_LIVE & set(weighted.card.needs) else replace(weighted, teachers=()) for weighted in objectives]
+    objectives = asked_in_every_step(objectives)
     return objectives, start if any(weighted.teachers for weighted in objectives) else {}
+
+
+def asked_in_every_step(objectives: Sequence[WeightedObjective]) -> list[WeightedObjective]:
+    """The objectives, without a teacher where a look at the start before training told them all."""
+    return [weighted if _ASKED_LIVE & set(weighted.card.needs) else replace(weighted, teachers=()) for weighted in objectives]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,18 @@ import torch
 from transfuse import models
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.data import samples as pools
+from transfuse.engine.order import Order
 from transfuse.jobs import series
 from transfuse.jobs.context import Context, Live
 from transfuse.jobs.fusing import ways as fuse_ways
 from transfuse.jobs.fusing.panel import Panel, Way
 from transfuse.jobs.fusing.sources import Source, tables_among
-from transfuse.jobs.parts.networks import open_student, restore
+from transfuse.jobs.parts import terms
+from transfuse.jobs.parts.networks import count_outputs, open_student, restore, with_head_of
+from transfuse.jobs.parts.pools import training_pool
+from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
 from transfuse.jobs.rundir import replacing
-from transfuse.recipe.augment import asked
+from transfuse.recipe.augment import changes
 from transfuse.recipe.blocks import TeacherBlock
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.recipe.methods import ObjectiveBlock, parse_objective
@@ -28,6 +33,7 @@ from transfuse.recipe.schema import DistillRecipe
 
 RUN = "distill"  # the folder in runs/ of the student's own run
 FUSED = "fused"  # what its teacher is called
+_INNER = {"teacher.features", "teacher.head", "teacher.batchnorm"}
 
 
 @dataclass
@@ -54,7 +60,33 @@ def without_labels(data: DataSet) -> ObjectiveBlock:
 def by_table(recipe: FuseRecipe, sources: Mapping[str, Source]) -> bool:
     """Whether what is fused teaches as a table: where a table takes part, and where no sample is changed, so that its remembered answers
     are all that a student needs."""
-    return bool(tables_among(sources)) or not asked(recipe.augment.model_dump())
+    return bool(tables_among(sources)) or not changes(recipe.augment.model_dump())
+
+
+def taught_by(recipe: FuseRecipe, student: Model, data: DataSet, sources: Mapping[str, Source]) -> dict[str, Model]:
+    """The student's teachers as far as they are known before anything is fused: of what will be, how many numbers it says."""
+    if teachers_of(recipe, data, sources)["teachers"] != (FUSED,):
+        return {name: source.model for name, source in sources.items()}
+    said = torch.zeros(1, count_outputs(student, data))
+    return {FUSED: Model(None, FUSED, table=(np.empty(0, np.int64), said))}
+
+
+def refuse_objectives(recipe: FuseRecipe, data: DataSet, student: Model, teachers: Mapping[str, Model], live: Live) -> None:
+    """Objectives that can't teach the student; those that look into a network that isn't fused yet are left to the student's own run.
+
+    Raises:
+        TransfuseError: one finds no features or can't work on what there is.
+    """
+    assert isinstance(recipe.objectives, list)
+    objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
+    if FUSED in teachers:
+        objectives = [one for one in objectives if not one.teacher_taps and not _INNER & set(one.card.needs)]
+    asked = {name: with_head_of(student, model, data) for name, model in teachers.items()}
+    objectives, _ = terms.connected(objectives, student, asked, data, recipe.seed)
+    pool = training_pool(data)
+    order = Order(len(pool), min(recipe.train.batch_size, len(pool)), recipe.seed)
+    given = Circumstances(data, pool, order, recipe.train, recipe.augment, recipe.cache)
+    refuse_impossible(objectives, student, asked, given)
 
 
 def obtain(context: Context, recipe: FuseRecipe, panel: Panel, chosen: Way, reasons: Mapping[str, str]) -> Taught | None:

@@ -13,6 +13,7 @@ from transfuse.core.types import DataSet, Model, Samples
 from transfuse.data import check
 from transfuse.data.domains import common_side, paired, training_pools
 from transfuse.data.locate import inside
+from transfuse.data.samples import concat
 from transfuse.engine.loader import is_labelled
 from transfuse.engine.order import PairedOrder, counts_of
 from transfuse.engine.steppers.alternating import stepper_for
@@ -23,8 +24,10 @@ from transfuse.jobs.deliver import export
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.initialisation import initialise
 from transfuse.jobs.parts.networks import count_outputs, open_student
+from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.prepare import opening
 from transfuse.jobs.prepare.refusals import refuse_augmentation, refuse_unwritable
+from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
 from transfuse.jobs.train import control
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.augment import MIXES
@@ -140,7 +143,8 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
 
     Raises:
         TransfuseError: nothing learns from the labels or looks at the target, batches that can't hold both domains, mixed samples,
-            augmentation that doesn't fit the pictures, objectives that find no features, a cache that can't be written.
+            augmentation that doesn't fit the pictures, objectives that find no features or can't work on them, a cache that can't be
+            written.
     """
     assert isinstance(recipe.objectives, list)
     cards = [card_of(block.name, block.method) for block in recipe.objectives if block.weight != 0]
@@ -166,6 +170,10 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
     stepper_for(objectives)
     refuse_unwritable(Path(recipe.cache.dir))
 
+    source, target = (standardised(pool, both.data) for pool in both.pools)
+    order = PairedOrder(len(source), len(target), recipe.train.batch_size, recipe.seed, recipe.target_share)
+    given = Circumstances(both.data, concat(source, target), order, recipe.train, recipe.augment, recipe.cache)
+    refuse_impossible(objectives, student, {}, given)
 
 def order_of(recipe: AdaptRecipe, source_size: int, target_size: int, kind: type[PairedOrder] = PairedOrder) -> PairedOrder:
     """Which samples each step sees."""

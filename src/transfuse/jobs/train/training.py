@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from transfuse.core import ranks
+from transfuse.core import ranks, seeds
 from transfuse.core.protocols import Evaluate, Stepper, Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, Operation, RandAugment, ResizedCrop, Rotation
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.loader import MemoryLoader, WorkerLoader, build_loader, free_memory_bytes, in_second_view
+from transfuse.engine.loader import MemoryLoader, SecondView, WorkerLoader, build_loader, free_memory_bytes
 from transfuse.engine.loop import Loop, Outcome, Settings
 from transfuse.engine.order import Order
 from transfuse.engine.precision import has_cpp_compiler
@@ -26,7 +25,7 @@ from transfuse.evaluate import metrics
 from transfuse.evaluate.predict import evaluation_mode, original_units, predict
 from transfuse.jobs.context import Context
 from transfuse.jobs.tracking import Tracked
-from transfuse.recipe.augment import AugmentBlock
+from transfuse.recipe.augment import AugmentBlock, ChangesBlock
 from transfuse.recipe.blocks import TrainBlock
 
 
@@ -91,8 +90,8 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         teachers,
         precision=train.precision,
         channels_last=channels_last,
-        forward=compiled(network, context, lesson) if train.compile else None,
-        second=partial(in_second_view, loader),
+        forward=compiled(network, context) if train.compile is True else None,
+        second=SecondView(loader, lesson.teachers),
     ).to(context.device)
     metric = train.stop.metric or metrics.primary(data.task)[0]
     apart = train.gradients == "pcgrad" and len(lesson.objectives) > 1
@@ -124,47 +123,12 @@ def steps_of(train: TrainBlock, order: Order) -> int:
     return train.steps or order.steps(train.epochs or 30.0)
 
 
-def compiled(network: nn.Module, context: Context, lesson: Lesson) -> Callable[[Tensor], Tensor] | None:
+def compiled(network: nn.Module, context: Context) -> Callable[[Tensor], Tensor] | None:
     """The network through torch.compile; None, said aloud, where there is no compiler for this device's code."""
     if context.device.type == "cpu" and not has_cpp_compiler():
         context.say("train.compile: there is no C++ compiler here, so the student runs without it")
         return None
-    if lesson.train.compile == "max":
-        why_not = no_graphs(context.device, lesson)
-        if why_not is None:
-            return graphed(network)
-        context.say(f"train.compile: max: {why_not}, so the student is compiled without CUDA graphs")
     return torch.compile(network)
-
-
-def graphed(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network compiled with CUDA graphs: a step's kernels are launched as one."""
-    replayed = torch.compile(network, mode="reduce-overhead")
-
-    def forward(inputs: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return replayed(inputs).clone()  # the graph's own output is overwritten by the next step, and objectives may keep it
-
-    return forward
-
-
-def no_graphs(device: torch.device, lesson: Lesson) -> str | None:
-    """Why CUDA graphs would not do for a training; None where they do.
-
-    A graph's tensors are overwritten when it runs again, so a step has to be one forward and one backward pass.
-    """
-    needs = {need for weighted in lesson.objectives for need in weighted.card.needs}
-    reasons = {
-        "CUDA graphs need a GPU": device.type != "cuda",
-        "several processes share the gradients": ranks.world_size() > 1,
-        "train.accumulate adds up several passes": lesson.train.accumulate > 1,
-        "train.gradients=pcgrad goes back several times": lesson.train.gradients != "sum",
-        "objectives tap the student's features": any(weighted.student_taps for weighted in lesson.objectives),
-        "objectives show the student several batches in a step": bool(needs & {"two_views", "rotations", "peers", "domains"}),
-        "another stepper than the supervised one calls the student in its own way": lesson.stepper is not Supervised,
-        "what is trained changes on the way": lesson.pace is not None,
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher: bool) -> Settings:
@@ -233,20 +197,31 @@ def validation_budget() -> int:
 
 
 def views_of(augment: AugmentBlock) -> Views:
-    """The recipe's augmentation; what moves pixels comes before what changes them, what hides them last."""
+    """The recipe's augmentation, with the second view's own changes where it has some.
+
+    Those draw from a seed of their own, so that the second view of a sample is cropped elsewhere than the first, whatever both do.
+    """
+    count, mix = None if augment.views == "fresh" else int(augment.views), _mixing(augment)
+    second = None
+    if (own := augment.second) is not None:
+        second = BatchViews(count, seeds.derive(augment.seed, "second"), own.crop, own.flip, _operations(own), mix)
+    return BatchViews(count, augment.seed, augment.crop, augment.flip, _operations(augment), mix, second)
+
+
+def _operations(changes: ChangesBlock) -> list[Operation]:
+    """What moves pixels comes before what changes them, what hides them last."""
     operations: list[Operation] = []
-    if (part := augment.resized_crop) is not None:
+    if (part := changes.resized_crop) is not None:
         operations.append(ResizedCrop((part.scale[0], part.scale[1]), (part.ratio[0], part.ratio[1])))
-    if augment.rotation:
-        operations.append(Rotation(augment.rotation))
-    if (changes := augment.randaugment) is not None:
-        operations.append(RandAugment(changes.num_ops, changes.magnitude))
-    if (colour := augment.colour) is not None:
+    if changes.rotation:
+        operations.append(Rotation(changes.rotation))
+    if (random := changes.randaugment) is not None:
+        operations.append(RandAugment(random.num_ops, random.magnitude))
+    if (colour := changes.colour) is not None:
         operations.append(Colour(colour.brightness, colour.contrast, colour.saturation, colour.hue))
-    if (hole := augment.erasing) is not None:
+    if (hole := changes.erasing) is not None:
         operations.append(Erasing(hole.probability, (hole.scale[0], hole.scale[1]), (hole.ratio[0], hole.ratio[1]), hole.fill))
-    count = None if augment.views == "fresh" else int(augment.views)
-    return BatchViews(count, augment.seed, augment.crop, augment.flip, operations, _mixing(augment))
+    return operations
 
 
 def _mixing(augment: AugmentBlock) -> Mixing | None:

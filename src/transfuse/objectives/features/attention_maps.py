@@ -23,6 +23,8 @@ CARD = Card(
     cost="both networks have to compute their attention maps in full, without fused kernels; the teacher's features on disk",
 )
 SMALLEST = 1e-7  # a probability that was rounded to 0 has no logarithm
+ROUNDED = 0.02  # how far from 1 half-precision probabilities may sum
+WHERE = "tap the dropout behind the softmax, with fused attention switched off"
 
 Heads = Literal["each", "mean"]
 Distance = Literal["kl", "mse"]
@@ -65,6 +67,8 @@ class AttentionMaps(nn.Module):
         heads: each with its own, as in the papers, or the mean over heads where their numbers differ.
     """
 
+    named_taps = "attention maps can't be found by themselves: they lie inside blocks, where only their softmax tells them from other maps"
+
     def __init__(self, distance: Distance = "kl", heads: Heads = "each"):
         super().__init__()
         self.distance: Distance = distance
@@ -75,7 +79,20 @@ class AttentionMaps(nn.Module):
         for path, shape in [*student_shapes.items(), *teacher_shapes.items()]:
             if len(shape) != 4 or shape[2] != shape[3]:
                 what = f"'{path}' gives {list(shape)}, and an attention map is [batch, heads, tokens, tokens]"
-                raise ModelError(what, fix="tap the dropout behind the softmax, with fused attention switched off")
+                raise ModelError(what, fix=WHERE)
+
+    def inspect(self, step: Step) -> None:
+        """Looks at the features of real samples once, before training.
+
+        Raises:
+            ModelError: a tapped square map holds no probabilities, as those of convolutions.
+        """
+        for signals in (step.student, step.teacher):
+            for path, feature in signals.features.items():
+                rows = at_least_fp32(feature)
+                if bool((rows < 0).any()) or not bool(((rows.sum(-1) - 1).abs() < ROUNDED).all()):
+                    what = f"'{path}' gives no attention probabilities: its rows are not numbers of 0 or more that sum to 1"
+                    raise ModelError(what, fix=WHERE)
 
     def forward(self, step: Step) -> Tensor:
         return total(lambda student, teacher: attention_maps_loss(student, teacher, self.distance, self.heads), pairs(step))

@@ -22,7 +22,7 @@ CARD = Card(
     needs=("teacher.logits.dense", "two_views"),
     paper_weight=0.9,
     tasks=("classification",),
-    cost="a second, strongly augmented view: two forward passes of student and teacher per step",
+    cost="a second view, strongly augmented where augment.second says so: two forward passes of student and teacher per step",
 )
 
 Form = Literal["formula", "code"]
@@ -83,6 +83,9 @@ def _selected(teacher_logits: Float[Tensor, "batch classes"]) -> tuple[Float[Ten
 
 class MLLD(nn.Module):
     """Multi-level agreement with one teacher, over two views of the batch of all processes.
+
+    The paper's second view is strongly augmented (RandAugment). Here it is what the recipe's `augment.second` names, such as
+    {crop: 4, flip: true, randaugment: true}; without that it is the next view by the changes of the first, no stronger than it.
 
     Args:
         temperatures: at which predictions are compared, all of them added up; null is the paper's 4, 3, 5, 2, 6.
