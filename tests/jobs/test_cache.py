@@ -208,9 +208,26 @@ def test_what_cannot_be_filled_is_refused(first, tmp_path, changes, words):
 def test_a_disk_without_room_for_all_answers_is_refused_before_training(first, tmp_path, monkeypatch):
     usage = refusals.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(refusals.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(RunError, match=r"the disk has 0\.0 MB left"):
+    with pytest.raises(RunError, match="the disk has 1 kB left"):
         distill.run(from_values(recipe(tmp_path, "run", teacher=first[1])))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_that_cannot_be_written_teaches_if_nothing_is_missing_and_is_refused_else(first, tmp_path, monkeypatch):
+    folder, source, _ = first
+
+    def read_only(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("transfuse.engine.teacher_cache.store.in_use", read_only)
+    monkeypatch.setattr(refusals.os, "access", lambda path, mode: not str(path).startswith(str(folder / "cache")))
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    values = {**recipe(folder, "second", teacher=source), "out": str(tmp_path / "run")}
+    assert distill.run(from_values(values)).summary["teacher_forwards"] == 0
+    more = {**values, "augment": {"crop": 1, "views": 3}, "out": str(tmp_path / "more")}
+    with pytest.raises(RunError, match="no permission"):
+        distill.run(from_values(more))
+    assert not (tmp_path / "more").exists()
 
 
 def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):

@@ -14,12 +14,12 @@ from transfuse.core.types import DataSet, Model
 from transfuse.engine.order import Order
 from transfuse.engine.stages import plan
 from transfuse.engine.teacher_cache.forms import Dense
-from transfuse.engine.teacher_cache.room import folder_bytes
+from transfuse.engine.teacher_cache.room import folder_bytes, in_words
 from transfuse.engine.teacher_cache.shard import file_bytes
 from transfuse.errors import DataError, ModelError, RunError, TransfuseError
 from transfuse.jobs.context import Live
 from transfuse.jobs.parts import terms
-from transfuse.jobs.parts.answers import form_of, table_rows
+from transfuse.jobs.parts.answers import Oracle, form_of, table_rows
 from transfuse.jobs.parts.networks import device_of, example, with_head_of
 from transfuse.jobs.parts.pools import training_pool
 from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
@@ -50,7 +50,7 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
     plan(connected, steps_of(recipe.train, order))
     given = Circumstances(data, training_pool(data), order, recipe.train, recipe.augment, recipe.cache, tuple(recipe.peers))
     refuse_impossible(connected, student, asked, given)
-    refuse_unwritable(Path(recipe.cache.dir))
+    refuse_incomplete(recipe, data, asked)
     refuse_small(recipe, data, teachers)
 
 
@@ -126,13 +126,13 @@ def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Mo
     needed = asked * (views * file_bytes(pool, form.bytes) + exact)
     fix = "use fewer augment.views, a smaller cache.top_k, or augment.views=fresh, which asks the teacher live"
     if needed > cache.max_bytes:
-        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the cache may take {cache.max_bytes / 1e6:.1f} MB"
+        what = f"the teachers' answers take {in_words(needed)}, the cache may take {in_words(cache.max_bytes)}"
         raise RunError(what, "cache.max_bytes", f"raise it, {fix}")
     answers = Path(cache.dir) / "answers"
     place = next(folder for folder in (answers, *answers.absolute().parents) if folder.is_dir())
     held = folder_bytes(answers) if answers.is_dir() else 0  # these very answers, or what can make room for them
     if needed > (free := shutil.disk_usage(place).free) + held:
-        what = f"the teachers' answers take {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left"
+        what = f"the teachers' answers take {in_words(needed)}, the disk has {in_words(free)} left"
         raise RunError(what, "cache.dir", f"name a folder on another disk, {fix}")
 
 
@@ -153,6 +153,24 @@ def refuse_speechless(where: str, model: Model, data: DataSet) -> None:
         what = f"{model.source} has no prediction for any of {sum(map(len, pools))} training samples"
         fix = f"its ids look like {model.table[0][:2].tolist()}, the data's like {data.train.ids[:2].tolist()}"
         raise ModelError(what, where, fix)
+
+
+def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+    """A cache that can't be written, unless it holds all that will be asked: one on a read-only medium may.
+
+    Raises:
+        RunError: it can't be written, and answers are missing.
+    """
+    try:
+        refuse_unwritable(Path(recipe.cache.dir))
+    except RunError:
+        if recipe.augment.views == "fresh" or any(block.train is not None for block in recipe.teachers.values()):
+            raise
+        views, pool = views_of(recipe.augment), training_pool(data)
+        for name, model in teachers.items():
+            oracle = Oracle(name, model, data, recipe.cache, recipe.train.precision, torch.device("cpu"))
+            if not oracle.is_complete(pool, views, (data.val, data.test)):
+                raise
 
 
 def refuse_unwritable(cache: Path) -> None:

@@ -90,7 +90,7 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
         teachers,
         precision=train.precision,
         channels_last=channels_last,
-        forward=compiled(network, context) if train.compile is True else None,
+        forward=compiled(network, context, lesson) if train.compile else None,
         second=SecondView(loader, lesson.teachers),
     ).to(context.device)
     metric = train.stop.metric or metrics.primary(data.task)[0]
@@ -123,12 +123,47 @@ def steps_of(train: TrainBlock, order: Order) -> int:
     return train.steps or order.steps(train.epochs or 30.0)
 
 
-def compiled(network: nn.Module, context: Context) -> Callable[[Tensor], Tensor] | None:
+def compiled(network: nn.Module, context: Context, lesson: Lesson) -> Callable[[Tensor], Tensor] | None:
     """The network through torch.compile; None, said aloud, where there is no compiler for this device's code."""
     if context.device.type == "cpu" and not has_cpp_compiler():
         context.say("train.compile: there is no C++ compiler here, so the student runs without it")
         return None
+    if lesson.train.compile == "max":
+        why_not = no_graphs(context.device, lesson)
+        if why_not is None:
+            return graphed(network)
+        context.say(f"train.compile: max: {why_not}, so the student is compiled without CUDA graphs")
     return torch.compile(network)
+
+
+def graphed(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network compiled with CUDA graphs: a step's kernels are launched as one."""
+    replayed = torch.compile(network, mode="reduce-overhead")
+
+    def forward(inputs: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return replayed(inputs).clone()  # the graph's own output is overwritten by the next step, and objectives may keep it
+
+    return forward
+
+
+def no_graphs(device: torch.device, lesson: Lesson) -> str | None:
+    """Why CUDA graphs would not do for a training; None where they do.
+
+    A graph's tensors are overwritten when it runs again, so a step has to be one forward and one backward pass.
+    """
+    needs = {need for weighted in lesson.objectives for need in weighted.card.needs}
+    reasons = {
+        "CUDA graphs need a GPU": device.type != "cuda",
+        "several processes share the gradients": ranks.world_size() > 1,
+        "train.accumulate adds up several passes": lesson.train.accumulate > 1,
+        "train.gradients=pcgrad goes back several times": lesson.train.gradients != "sum",
+        "objectives tap the student's features": any(weighted.student_taps for weighted in lesson.objectives),
+        "objectives show the student several batches in a step": bool(needs & {"two_views", "rotations", "peers", "domains"}),
+        "another stepper than the supervised one calls the student in its own way": lesson.stepper is not Supervised,
+        "what is trained changes on the way": lesson.pace is not None,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def settings_of(train: TrainBlock, order: Order, seed: int, metric: str, higher: bool) -> Settings:
