@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from transfuse.core import ranks
-from transfuse.core.protocols import Reporter, Silent
+from transfuse.core.protocols import Reporter, Silent, Views
 from transfuse.core.types import Progress, WeightedObjective
 from transfuse.engine import parallel
 from transfuse.engine.loader import build_loader
@@ -66,16 +66,21 @@ class Filling:
         objectives = [terms.build(block, tuple(self.oracles), {}) for block in self.recipe.objectives]
         models = {name: oracle.model for name, oracle in self.oracles.items()}
         connected, _ = terms.connected(objectives, student, models, self.data, self.recipe.seed)
-        self.teachers = self._remembered({name: tapped_paths(connected, name) for name in self.oracles})
+        views = views_of(self.recipe.augment)
+        self.teachers = self._remembered(views, {name: tapped_paths(connected, name) for name in self.oracles})
+        doubled = [one for one in connected if "two_views" in one.card.needs]
+        if views.second is not None:
+            asked = {name: tapped_paths(doubled, name) for one in doubled for name in one.teachers}
+            self.teachers |= {f"{name}, second view": one for name, one in self._remembered(views.second, asked).items()}
         self._claims = {name: teacher.logits.store.claims() for name, teacher in self.teachers.items()}
 
-    def _remembered(self, paths: Mapping[str, tuple[str, ...]]) -> dict[str, CachedTeacher]:
-        """The teachers that are not asked live, with the features that they answer with."""
+    def _remembered(self, views: Views, paths: Mapping[str, tuple[str, ...]]) -> dict[str, CachedTeacher]:
+        """Those of these teachers that are not asked live about such views, with the features that they answer with."""
         pool, train = training_pool(self.data), self.recipe.train
-        views, classes = views_of(self.recipe.augment), len(self.data.classes) or None
+        classes = len(self.data.classes) or None
         loader = build_loader(pool, views, Order(len(pool), 1, 0), self.context.device, train.loader, 0, classes)
         channels_last = train.channels_last is True and self.data.modality == "image"
-        networks = {name: oracle for name, oracle in self.oracles.items() if oracle.model.module is not None}
+        networks = {name: self.oracles[name] for name in paths if self.oracles[name].model.module is not None}
         # a teacher whose features aren't kept is asked live in training, and its logits are of no use
         asked = {name: with_features(oracle.teacher(pool, loader, channels_last), paths[name]) for name, oracle in networks.items()}
         return {name: teacher for name, teacher in asked.items() if isinstance(teacher, CachedTeacher)}
