@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Silent
-from transfuse.core.types import ModelRequest
+from transfuse.core.types import ModelRequest, Target
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs import amalgamate, fuse
 from transfuse.jobs import resume as resuming
@@ -181,6 +181,54 @@ def test_class_sets_that_contradict_the_data_are_refused_with_their_names(folder
         amalgamated(folder, tmp_path / "run", sources=sources)
     assert "sources.low" in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def changed(folder, tmp_path, change):
+    """The second specialist, spoilt."""
+    model = open_model(f"file:{folder / 'high'}.safetensors")
+    with torch.no_grad():
+        change(model)
+    save_model(model, tmp_path / "odd.safetensors", {})
+    return {"low": f"file:{folder / 'low'}.safetensors", "odd": f"file:{tmp_path / 'odd'}.safetensors"}
+
+
+def set_bias_nan(model):
+    model.network.linear.bias[0] = torch.nan
+
+
+def say_always_the_same(model):
+    model.network.linear.weight.zero_()
+
+
+def other_task(model):
+    model.classes, model.target = None, Target([f"y{number}" for number in range(6)], [0.0] * 6, [1.0] * 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_bias_nan, r"sources.odd: .* says NaN or infinity about 64 of 64"),
+        (say_always_the_same, r"sources.odd: .* says the same about each of 64 validation samples"),
+        (other_task, r"sources.odd: .* was made for regression, and the data's labels are for classification"),
+    ],
+)
+def test_a_specialist_that_says_nothing_is_refused_before_anything_is_written(folder, tmp_path, change, message):
+    with pytest.raises(ModelError, match=message):
+        amalgamated(folder, tmp_path / "run", sources=changed(folder, tmp_path, change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_specialist_stops_the_job_or_is_gone_without(folder, tmp_path):
+    sources = {**{name: f"file:{folder / name}.safetensors" for name in ("low", "high")}, "gone": f"file:{tmp_path / 'gone.pt'}"}
+    with pytest.raises(ModelError, match=r"(?s)sources.gone: there is no .*gone.pt.*missing=skip"):
+        amalgamated(folder, tmp_path / "run", sources=sources)
+    recipe = from_values({**load_values(folder), "sources": sources, "missing": "skip", "out": str(tmp_path / "run")})
+    context = Context(RunDir(tmp_path / "run"))
+    assert list(amalgamate.prepare(recipe, context).sources) == ["low", "high"]
+    assert any("'gone' is left out" in note for note in context.notes)
+    lonely = {"low": sources["low"], "gone": sources["gone"]}
+    with pytest.raises(RecipeError, match="at least two sources"):
+        amalgamated(folder, tmp_path / "run", sources=lonely, missing="skip")
 
 
 def test_a_class_that_nobody_knows_is_named_with_what_everybody_knows(folder, tmp_path):

@@ -31,13 +31,14 @@ from transfuse.jobs.deliver import export, finish
 from transfuse.jobs.deliver.finish import asking, keep_predictions, known_reasons, summary_of
 from transfuse.jobs.fusing import spreading
 from transfuse.jobs.fusing import student as fuse_student
+from transfuse.jobs.fusing.class_sets import Known, open_known, overlaps, refuse_gaps
 from transfuse.jobs.fusing.features import refuse_copies, settled
+from transfuse.jobs.fusing.sources import present
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle
 from transfuse.jobs.parts.networks import count_outputs, open_student
 from transfuse.jobs.parts.pools import training_pool
 from transfuse.jobs.prepare import opening
-from transfuse.jobs.prepare.class_sets import Known, open_known, overlaps, refuse_gaps
 from transfuse.jobs.rundir import write_json
 from transfuse.jobs.train import control
 from transfuse.objectives.outputs.amalgamate import joined
@@ -141,8 +142,8 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     facts = replace(opening.facts_about(data, parts, context, outputs), teachers=tuple(sources), tables=tables_among(sources))
     resolved, more = resolve(decided, facts)
     assert isinstance(resolved, FuseRecipe)
-    reasons = {**more, **reasons}
     fuse_student.refuse_objectives(resolved, data, student, {name: source.model for name, source in sources.items()}, context.live)
+    reasons = {**more, **reasons}
     for line in sentences(resolved, reasons):
         if ranks.rank() == 0:
             context.reporter.say(line)
@@ -153,7 +154,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
 def open_data_of(recipe: FuseRecipe, context: Context) -> DataSet:
     """The recipe's data; the training part needs no label."""
     assert recipe.student is not None
-    request = opening.request_of(recipe.data, {"student": recipe.student, **recipe.sources})
+    request = opening.request_of(recipe.data, {"student": recipe.student, **present(recipe)})
     given = context.live.data if context.live.data is not None else recipe.data.source
     data = data_sources.open_data(given, replace(request, train_labels=False))
     for note in data.notes:
@@ -227,7 +228,7 @@ def _stages(context: Context, opened: Opened, began: float) -> Run:
 
 def lesson_of(recipe: FuseRecipe) -> DistillRecipe:
     """The recipe as that of a distillation from all sources."""
-    return fuse_student.distillation(recipe, {name: TeacherBlock(**block.model_dump()) for name, block in recipe.sources.items()})
+    return fuse_student.distillation(recipe, {name: TeacherBlock(**block.model_dump()) for name, block in present(recipe).items()})
 
 
 def oracle_of(context: Context, recipe: FuseRecipe, data: DataSet, name: str, model: Model) -> Oracle:

@@ -153,11 +153,7 @@ def open_data_of(recipe: FuseRecipe, context: Context) -> DataSet:
 
     Training labels are needed for a student alone.
     """
-    there = {name: block for name, block in recipe.sources.items() if fuse_sources.missing_file(block.source) is None}
-    gone = [name for name in recipe.sources if name not in there]
-    if gone and recipe.missing == "refuse":
-        fuse_sources.refuse_missing(gone[0], recipe.sources[gone[0]])
-    asked = {**there, **({"student": recipe.student} if recipe.student is not None else {})}
+    asked = {**fuse_sources.present(recipe), **({"student": recipe.student} if recipe.student is not None else {})}
     given = context.live.data if context.live.data is not None else recipe.data.source
     request = replace(opening.request_of(recipe.data, asked), train_labels=recipe.student is not None)
     data = data_sources.open_data(given, request)

@@ -28,12 +28,12 @@ from transfuse.fusion import contribution, standardise
 from transfuse.fusion import features as rules
 from transfuse.jobs.context import Context
 from transfuse.jobs.fusing import starts
+from transfuse.jobs.fusing.class_sets import InUnion
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle
 from transfuse.jobs.parts.networks import BinaryHead, Rescaled, example
 from transfuse.jobs.parts.peers import same_weights
 from transfuse.jobs.parts.pools import standardised
-from transfuse.jobs.prepare.class_sets import InUnion
 from transfuse.jobs.train.training import Lesson, teach, views_of
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.surgery import fresh_weights

@@ -69,22 +69,43 @@ def open_all(recipe: FuseRecipe, data: DataSet, context: Context) -> dict[str, S
             the same model twice.
     """
     found: dict[str, Source] = {}
-    for name, block in recipe.sources.items():
-        gone = missing_file(block.source)
-        if gone is not None:
-            if recipe.missing == "refuse":
-                refuse_missing(name, block)
-            context.say(f"source '{name}' is left out: there is no {gone}")
-            continue
+    for name, block in those_there(recipe, context).items():
         found[name] = _open(name, block, data, recipe.seed, context.live.teachers.get(name))
-    if len(found) < 2:
-        what = f"at least two sources are needed to fuse, and there is only {', '.join(found) or 'none'}"
-        raise RecipeError(what, "sources", "check the paths of the others")
     refuse_twins(list(found.values()), data)
     for name, source in found.items():
         for note in source.model.notes:
             context.say(f"source '{name}': {note}")
     return found
+
+
+def present(recipe: FuseRecipe) -> dict[str, ModelBlock]:
+    """The sources whose files are there.
+
+    Raises:
+        ModelError: one is not, and the recipe doesn't say that the job may go on without it.
+    """
+    there = {name: block for name, block in recipe.sources.items() if missing_file(block.source) is None}
+    gone = [name for name in recipe.sources if name not in there]
+    if gone and recipe.missing == "refuse":
+        refuse_missing(gone[0], recipe.sources[gone[0]])
+    return there
+
+
+def those_there(recipe: FuseRecipe, context: Context) -> dict[str, ModelBlock]:
+    """The same; says who is left out.
+
+    Raises:
+        ModelError: as above.
+        RecipeError: there is nothing to fuse any more.
+    """
+    there = present(recipe)
+    for name, block in recipe.sources.items():
+        if name not in there:
+            context.say(f"source '{name}' is left out: there is no {missing_file(block.source)}")
+    if len(there) < 2:
+        what = f"at least two sources are needed to fuse, and there is only {', '.join(there) or 'none'}"
+        raise RecipeError(what, "sources", "check the paths of the others")
+    return there
 
 
 def missing_file(source: str) -> Path | None:

@@ -18,6 +18,7 @@ from transfuse.core.registry import did_you_mean
 from transfuse.core.types import DataSet, Model, ModelRequest
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs.context import Context
+from transfuse.jobs.fusing.sources import preview_of, refuse_other_task, those_there
 from transfuse.jobs.parts.networks import _Around, count_outputs, example, preprocess_of, request_for
 from transfuse.recipe.blocks import ModelBlock
 from transfuse.recipe.fuse import FuseRecipe
@@ -69,18 +70,22 @@ def open_known(recipe: FuseRecipe, data: DataSet, context: Context) -> dict[str,
     """Opens every source and puts its outputs in their places.
 
     Raises:
-        ModelError: a source that is not trained, names no classes, or whose classes contradict the data's; says which.
+        ModelError: a source whose file is missing, that is not trained, was made for another task, names no classes, whose classes
+            contradict the data's, or that says NaN or always the same; says which.
         RecipeError: the data are not for classification.
     """
     if data.task != "classification":
         raise RecipeError(f"class sets can be joined for classification, and the task is {data.task}", "how", "use how=distill")
     found = {}
-    for name, block in recipe.sources.items():
+    for name, block in those_there(recipe, context).items():
         try:
             found[name] = _open(name, block, data, recipe.seed, context.live.teachers.get(name))
         except ModelError as error:
             where = f"sources.{name}"
             raise ModelError(error.what, where if error.where is None else f"{where} ({error.where})", error.fix) from error
+        network = found[name].model.module
+        if isinstance(network, InUnion):  # a table may be silent about some samples; the classes that it doesn't know drown the others
+            preview_of(name, replace(found[name].model, module=network.inner), data)
         for note in found[name].model.notes:
             context.say(f"source '{name}': {note}")
     return found
@@ -94,6 +99,7 @@ def _open(name: str, block: ModelBlock, data: DataSet, seed: int, live: nn.Modul
     if model.module is not None and not model.pretrained:
         raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", fix="give a source with weights: file:, run:")
     model.preprocess = preprocess_of(block, model, data)
+    refuse_other_task(block, model, data)
     outputs, classes = chosen_outputs(block, model, data, _width(model, data))
     places = [data.classes.index(name) for name in classes]
     if model.table is not None:
@@ -101,10 +107,6 @@ def _open(name: str, block: ModelBlock, data: DataSet, seed: int, live: nn.Modul
         said = in_union(logits, torch.tensor(outputs), torch.tensor(places), len(data.classes))
         return Known(replace(model, table=(ids, said), classes=list(data.classes)), sorted(places))
     network = InUnion(model.network, outputs, places, len(data.classes)).eval()
-    with torch.no_grad():
-        if not bool(model.network.eval()(example(model, data)).isfinite().all()):
-            fix = "check its weights and its preprocess, or leave it out"
-            raise ModelError(f"{model.source} says NaN or infinity about sample '{data.train.ids[0]}'", fix=fix)
     return Known(replace(model, module=network, classes=list(data.classes)), sorted(places))
 
 
