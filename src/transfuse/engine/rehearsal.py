@@ -91,7 +91,7 @@ class Rehearsal:
         """A step of so many samples, in which the few that were looked at come again and again."""
         teachers = {name: _repeated(said, size) for name, said in self.teachers.items()}
         step = Step(self.batch.select(torch.arange(size) % len(self.batch)), _repeated(self.student, size), teachers)
-        step.peers = {name: step.student for name in self.peers}
+        step.peers = dict.fromkeys(self.peers, step.student)
         return replace(step, second=step, rotations=tuple(step for _ in range(1, TURNS)))
 
     def _affordable(self, weighted: WeightedObjective, size: int) -> int:

@@ -162,8 +162,8 @@ class AugmentBlock(ChangesBlock, _Counted):
     cutmix: Cutmix = None
     """put in a rectangle of another sample: {alpha: 1, probability: 1}, true, or a number for alpha; beside mixup each view takes either"""
     second: ChangesBlock | None = None
-    """changes of the second view, in place of the first's, for objectives that compare two (mlld, bi_tuning): {flip: true, randaugment: true};
-    mixup and cutmix stay. null: the first's changes, in the view after it"""
+    """changes of the second view, in place of the first's, for objectives that compare two (mlld, bi_tuning), as {flip: true,
+    randaugment: true}; mixup and cutmix stay. null: the first's changes, in the view after it"""
 
     @property
     def mixes(self) -> bool:

@@ -167,9 +167,10 @@ def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[st
         if recipe.augment.views == "fresh" or any(block.train is not None for block in recipe.teachers.values()):
             raise
         views, pool = views_of(recipe.augment), training_pool(data)
+        shown = [each for each in (views, views.second) if each is not None]
         for name, model in teachers.items():
             oracle = Oracle(name, model, data, recipe.cache, recipe.train.precision, torch.device("cpu"))
-            if not oracle.is_complete(pool, views, (data.val, data.test)):
+            if not all(oracle.is_complete(pool, each, (data.val, data.test)) for each in shown):
                 raise
 
 
