@@ -137,13 +137,14 @@ class ResNet50(nn.Module):
 
     Args:
         classes: outputs.
+        stages: how many of its four there are; with one, the last features are those of 56x56x256.
     """
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int, stages: int = 4):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
         channels, blocks = 64, []
-        for stage, depth in enumerate((3, 4, 6, 3)):
+        for stage, depth in enumerate((3, 4, 6, 3)[:stages]):
             for block in range(depth):
                 blocks.append(Bottleneck(channels, 64 * 2**stage, 2 if stage and not block else 1))
                 channels = 256 * 2**stage

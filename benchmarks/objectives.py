@@ -5,7 +5,8 @@
 
 Forward and backward of the objective alone, on signals that are there already; the unit is the student's own bare step (forward,
 cross-entropy, backward): ResNet-20 on 64 pictures of 32x32, ResNet-50 on 32 of 224x224, whose first stage gives maps of 56x56x256.
-A teacher's forward pass is not counted. fp32 on one core.
+fp32 on one core. No pass of a network is counted: not the teacher's, and not those that some methods add (another view, turned pictures,
+peers, further updates), which are a matter of counting; docs/objectives.md says in the row what they are.
 
 Times are ratios within blocks that alternate with a yardstick, so that a machine whose speed drifts slows both. Memory is the largest
 sum of live tensor bytes while the step runs, from torch's own record of every allocation, so it does not depend on what the allocator
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,9 @@ SCALES = {
     "large": Scale("ResNet-50, 32 pictures of 224x224", 32, 1000, 224, ("blocks.1", "blocks.2"), (12, 197, 197)),
 }
 TWO_LAYERS = ("fsp",)  # what compares two layers of one model; others get the last of the large scale's taps alone
+AT_THE_END = ("cat_kd", "simkd")  # what reads the features in front of the last layer; the large network ends with its first stage there
 SETTINGS: dict[str, dict[str, Any]] = {"hidden_cosine": {"tokens": "mean"}}
-PROBING = ("ewc",)  # has to look at samples before it can run
+PROBING = ("co_tuning", "ewc")  # have to look at samples before they can run
 POOL = 50000  # samples that ids are drawn from
 
 
@@ -80,34 +83,48 @@ class Bench:
 
     def __init__(self, scale_name: str):
         self.scale = SCALES[scale_name]
-        self.sample = torch.randn(1, 3, self.scale.side, self.scale.side)
-        self.student, self.teacher = (self.network(scale_name, depth) for depth in (20, 56))
+        self.name, self.sample = scale_name, torch.randn(1, 3, self.scale.side, self.scale.side)
 
-    def network(self, scale_name: str, depth: int) -> nn.Module:
-        """ResNet-20 and ResNet-56, or ResNet-50 twice."""
-        if scale_name == "large":
-            return broadcast.ResNet50(self.scale.classes)
+    @cached_property
+    def pair(self) -> tuple[nn.Module, nn.Module]:
+        """Student and teacher of all objectives but those that need a network to end at the scale's features."""
+        return self.networks()
+
+    def networks(self, stages: int = 4) -> tuple[nn.Module, nn.Module]:
+        """ResNet-20 and ResNet-56, or ResNet-50 twice, with its first stages."""
+        if self.name == "large":
+            return broadcast.ResNet50(self.scale.classes, stages), broadcast.ResNet50(self.scale.classes, stages)
         request = ModelRequest(outputs=self.scale.classes, input_shape=(3, self.scale.side, self.scale.side))
-        return models.open_model(f"builtin:resnet{depth}", request).network
+        student, teacher = (models.open_model(f"builtin:resnet{depth}", request).network for depth in (20, 56))
+        return student, teacher
 
-    def connected(self, name: str) -> tuple[WeightedObjective, nn.Module]:
-        """The objective with its taps and bridges, as a job makes it, and the network that it trains."""
+    def connected(self, name: str) -> tuple[WeightedObjective, nn.Module, nn.Module]:
+        """The objective with its taps and bridges, as a job makes it, the network that it trains, and one teacher."""
         card = objectives.card(name)
-        features = {"student.features", "teacher.features"} & set(card.needs)
-        taps = (self.scale.taps if name in TWO_LAYERS else self.scale.taps[-1:]) if features else ()
         objective = objectives.get(name)(**SETTINGS.get(name, {}))
         if name == "attention_maps":
-            return WeightedObjective(
-                name, objective, card, lambda progress: 1.0, ("teacher",), ("attention",), ("attention",)
-            ), self.student
-        teachers, teacher_taps = (("teacher",) if card.asks_teachers else ()), taps if "teacher.features" in card.needs else ()
-        weighted = WeightedObjective(name, objective, card, lambda progress: 1.0, teachers, taps, teacher_taps)
-        student = (copy.deepcopy(self.student), self.sample)
-        [weighted], _ = connect([weighted], student, {"teacher": (self.teacher, self.sample)}, seed=0)
+            tap = ("attention",)
+            return WeightedObjective(name, objective, card, lambda progress: 1.0, ("teacher",), tap, tap), *self.pair
+        teachers = (("teacher", "second") if card.teachers == "several" else ("teacher",)) if card.asks_teachers else ()
+        student_taps, teacher_taps = self.taps(name, teachers)
+        weighted = WeightedObjective(name, objective, card, lambda progress: 1.0, teachers, student_taps, teacher_taps)
+        own, teacher = self.networks(stages=1) if name in AT_THE_END else self.pair
+        student = (copy.deepcopy(own), self.sample)
+        [weighted], _ = connect([weighted], student, dict.fromkeys(("teacher", "second"), (teacher, self.sample)), seed=0)
         [weighted], network = shipped([weighted], student)
         if name in PROBING:
-            weighted.objective.probe(self.trial(network), None)  # type: ignore[operator]
-        return weighted, network
+            weighted.objective.probe(self.trial(network), self.trial(teacher))  # type: ignore[operator]
+        return weighted, network, teacher
+
+    def taps(self, name: str, teachers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is tapped in student and teachers; a second head is given what the head is given, and can't be told otherwise."""
+        card = objectives.card(name)
+        if hasattr(objectives.get(name), "take_head") or not {"student.features", "teacher.features"} & set(card.needs):
+            return (), ()
+        paths = self.scale.taps if name in TWO_LAYERS else self.scale.taps[-1:]
+        if "teacher.features" not in card.needs:
+            return paths, ()
+        return paths, tuple(f"{teacher}:{path}" for teacher in teachers for path in paths) if len(teachers) > 1 else paths
 
     def trial(self, network: nn.Module) -> Trial:
         """A network with two random samples to try it on."""
@@ -120,10 +137,11 @@ class Bench:
         found = Taps(network, paths, self.sample).shapes if paths else {}
         return {path: tuple(shape[1:]) for path, shape in found.items()}
 
-    def step(self, weighted: WeightedObjective, network: nn.Module) -> Step:
+    def step(self, weighted: WeightedObjective, network: nn.Module, teacher: nn.Module) -> Step:
         """Random signals of the right shapes; the student's are leaves that ask for a gradient."""
         card, scale, generator = weighted.card, self.scale, torch.Generator().manual_seed(0)
-        seen = self.shapes(network, weighted.student_taps), self.shapes(self.teacher, weighted.teacher_taps)
+        seen = self.shapes(network, weighted.student_taps)
+        teachers = {name: self.shapes(teacher, weighted.taps_of(name)) for name in weighted.teachers}
         if "classification" in card.tasks:
             labels = torch.randint(scale.classes, (scale.batch,), generator=generator)
         else:
@@ -140,7 +158,8 @@ class Bench:
             return Signals(logits.requires_grad_(asks), {path: feature.requires_grad_(asks) for path, feature in made.items()})
 
         def view() -> Step:
-            step = Step(batch, said(seen[0], True), {name: said(seen[1], False) for name in weighted.teachers}, progress=0.5)
+            answers = {name: said(features, False) for name, features in teachers.items()}
+            step = Step(batch, said(seen, True), answers, progress=0.5)
             return replace(step, peers={"peer": said({}, False)}) if "peers" in card.needs else step
 
         step = replace(view(), parameters=dict(network.named_parameters()))
@@ -166,7 +185,7 @@ def work_of(objective: nn.Module, step: Step) -> Callable[[], None]:
 def bare_step(scale_name: str) -> Callable[[], None]:
     """Forward, cross-entropy and backward of the student."""
     bench = Bench(scale_name)
-    network = bench.student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = bench.pair[0].to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     inputs = torch.randn(bench.scale.batch, *bench.sample.shape[1:]).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(bench.scale.classes, (bench.scale.batch,))
 
@@ -230,8 +249,8 @@ class Unit:
 
 def measure(name: str, bench: Bench, unit: Unit, yardstick: Callable[[], None]) -> dict[str, Any]:
     """One objective at one scale."""
-    weighted, network = bench.connected(name)
-    work = work_of(weighted.objective.train(), bench.step(weighted, network))
+    weighted, network, teacher = bench.connected(name)
+    work = work_of(weighted.objective.train(), bench.step(weighted, network, teacher))
     work()  # banks and lazily made buffers are there from now on
     peak = peak_bytes(work)
     middle, low, high = (value / unit.in_yardsticks for value in times_of(work, yardstick))

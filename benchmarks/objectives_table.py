@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import results
 from transfuse import objectives
 from transfuse.core.card import Card
+from transfuse.core.stages import stages_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "objectives.md"
 GROUPS = {
@@ -75,8 +76,11 @@ for the *parameters*.
 - **weight**: what `weight: auto` means, the weight that the paper or the usual comparisons give it. It assumes their other terms and \
 schedules.
 - **time** and **memory**: its own forward and backward pass in percent of the student's bare step, at two sizes: {cifar_unit} / \
-{large_unit}, with features of 56x56x256. fp32 on one core; medians of {blocks} blocks. The teacher's forward pass comes on top where \
-its answers are not remembered yet. A dash: not measured.
+{large_unit}, with features of 56x56x256 (`cat_kd` and `simkd` read a network's last features: there the network ends with that stage). \
+fp32 on one core; medians of {blocks} blocks. No pass of a network is in these figures. The teacher's forward pass comes on top where \
+its answers are not remembered yet, and so does all that **also runs** names. A dash: not measured.
+- **also runs**: what a method asks of networks beside the student's own pass over a batch and the teacher's answer about it. The column \
+is there where a method of the group asks for something.
 - **CIFAR pair**: gain in points of accuracy over the control, with its 95 % interval, in the experiment below. A dash: not run.
 
 ## The CIFAR pair
@@ -149,7 +153,26 @@ def verdict(name: str, pairs: Mapping[str, Any]) -> str:
     return f"{row['verdict']}: {points(row['gain'])} ({points(low)} to {points(high)}{seeds})"
 
 
-def line(name: str, costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
+def also_runs(name: str) -> str:
+    """The passes of networks that a method adds to a step, in words, from what it needs and declares; empty for most."""
+    card, objective = objectives.card(name), objectives.get(name)()
+    both = "student and teacher" if card.asks_teachers else "the student"
+    found = []
+    if "two_views" in card.needs:
+        found.append(f"{both} on a second view of every sample")
+    if "rotations" in card.needs:
+        found.append(f"{both} on three turned copies of every picture, the teacher always live")
+    if "peers" in card.needs:
+        found.append("every peer's own training step")
+    if hasattr(objective, "turns"):
+        found.append(f"{len(objective.turns()) - 1} more passes and updates in every step")
+    for stage in stages_of(objective):
+        if stage.kind == "prepare":
+            found.append(f"{100 * stage.share:.3g} % more steps before, in which the teacher answers and the student waits")
+    return "; ".join(found)
+
+
+def line(name: str, costs: Mapping[str, Any], pairs: Mapping[str, Any], with_runs: bool) -> str:
     """One row of a table."""
     card: Card = objectives.card(name)
     measured = costs.get("objectives", {}).get(name)
@@ -162,6 +185,7 @@ def line(name: str, costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
         f"{card.paper_weight:g}",
         cost(measured, "time"),
         cost(measured, "memory"),
+        *([also_runs(name) or "–"] if with_runs else []),
         verdict(name, pairs),
     ]
     return f"| {' | '.join(cells)} |"
@@ -169,9 +193,11 @@ def line(name: str, costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
 
 def table(names: Iterable[str], costs: Mapping[str, Any], pairs: Mapping[str, Any]) -> list[str]:
     """The objectives of one group."""
-    head = ["name", "what", "level", "needs", "weight", "time, %", "memory, %", "CIFAR pair"]
-    rule = ["---", "---", "---", "---", "---:", "---:", "---:", "---"]
-    return [f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *(line(name, costs, pairs) for name in sorted(names))]
+    names = sorted(names)
+    with_runs = any(also_runs(name) for name in names)
+    head = ["name", "what", "level", "needs", "weight", "time, %", "memory, %", *(["also runs"] if with_runs else []), "CIFAR pair"]
+    rule = ["---:" if title in ("weight", "time, %", "memory, %") else "---" for title in head]
+    return [f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *(line(name, costs, pairs, with_runs) for name in names)]
 
 
 def entries() -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,25 @@ def test_the_large_student_is_resnet50_with_maps_of_256_by_56_by_56():
     assert network.blocks[:3](network.stem(inputs)).shape == (2, 256, 56, 56)
 
 
-@pytest.mark.parametrize("name", ["kd", "fsp", "crd", "mlld", "l2_sp", "bce", "dann", "huber", "attention_maps"])
+@pytest.mark.parametrize("name", ["cat_kd", "simkd"])
+def test_what_reads_the_last_features_gets_a_network_that_ends_with_them(name, monkeypatch):
+    monkeypatch.setitem(bench.SCALES, "large", replace(bench.SCALES["large"], classes=10, side=32))
+    large = bench.Bench("large")
+    weighted, network, teacher = large.connected(name)
+    assert large.shapes(network, weighted.student_taps) == {"blocks.2": (256, 8, 8)}  # 56x56 of 224x224
+    assert large.shapes(teacher, weighted.teacher_taps) == {"blocks.2": (256, 8, 8)}
+
+
+def test_a_second_head_is_given_what_the_head_is_given_and_several_teachers_are_tapped_by_name():
+    large = bench.Bench("large")
+    assert large.taps("mcd", ()) == ((), ())
+    assert large.taps("layer_amalgamation", ("teacher", "second")) == (("blocks.2",), ("teacher:blocks.2", "second:blocks.2"))
+
+
+KINDS = ["kd", "fsp", "crd", "mlld", "l2_sp", "bce", "dann", "huber", "attention_maps", "common_features", "co_tuning", "mcd"]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_an_objective_of_each_kind_can_be_measured(name, monkeypatch):
     monkeypatch.setattr(bench, "BLOCKS", 2)
     row = bench.measure(name, bench.Bench("cifar"), bench.Unit(1.0, 10**6), torch.ones(9).sum)

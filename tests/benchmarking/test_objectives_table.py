@@ -43,6 +43,18 @@ def test_every_need_has_words():
     assert set(Need.__args__) <= set(objectives_table.NEEDS)
 
 
+def test_a_row_says_which_passes_of_networks_a_method_adds_to_what_was_timed():
+    added = {name: words for name in objectives.names() if (words := objectives_table.also_runs(name))}
+    assert sorted(added) == ["bi_tuning", "dml", "ft", "mcd", "mlld", "sskd"]
+    assert added["dml"] == "every peer's own training step"
+    assert added["mcd"] == "5 more passes and updates in every step"  # as it is written and in the paper: 2 + 4 updates
+    assert "student and teacher on three turned copies" in added["sskd"]
+    assert added["bi_tuning"].startswith("the student on a second view")
+    text = objectives_table.PAGE.read_text(encoding="utf-8")
+    for name, words in added.items():
+        assert words in re.search(rf"^\| `{name}` \|.*$", text, re.M)[0]
+
+
 def test_percentages_keep_two_digits():
     assert [objectives_table.percent(share) for share in (0.0001, 0.0021, 0.094, 0.2512, 3.1)] == ["<0.1", "0.2", "9.4", "25", "310"]
 
