@@ -30,7 +30,7 @@ LABELS = {"cifar100": (10, 40, 80), "fashion_mnist": (10, 50, 250)}
 STEPS = {"cifar100": 400, "fashion_mnist": 200}
 BATCH = 64
 VALIDATIONS = 4  # of each training
-RATE, SCRATCH_RATE, PROBE_RATE = 3e-3, 3e-3, 1e-2
+RATE, SCRATCH_RATE, PROBE_RATE = 3e-3, 3e-3, 1e-1
 TRAIN = {"batch_size": BATCH, "optimizer": {"adamw": {}}, "precision": "bf16"}
 
 
