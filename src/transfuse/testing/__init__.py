@@ -28,7 +28,8 @@ It returns one number per sample (level "sample") or one number. A whole test:
                         invariance={"a softmax ignores shifts": shift_student_logits})
 
 An objective with features gets one tap per model ([batch, channels, height, width]) unless `make_step` says otherwise; `build` is called
-with the features' shapes. What is unusual about an objective goes into `Particulars`.
+with the features' shapes. References meet maps of unequal sizes, too: where an objective resizes, so has its reference. What is
+unusual about an objective goes into `Particulars`.
 """
 
 from transfuse.testing.case import ObjectiveDefect, Particulars, build, run, shapes_of
