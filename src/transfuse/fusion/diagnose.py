@@ -136,6 +136,8 @@ def diagnose(
 ) -> Diagnosis:
     """Whether the sources' weights can be merged: shapes, numbers, copies, common origin, signs, and the loss on the way between them.
 
+    Every source is compared with the first one, the others are not compared with each other: each comparison walks a line.
+
     Args:
         sources: two or more networks.
         calibration: labelled data for the loss on the way; without, or without a label, the verdict rests on the weights alone.
@@ -173,6 +175,8 @@ def diagnose(
                 pair.aligned_path = _after_alignment(sources[0].module, sources[number].module, calibration, samples, points)
     if calibration is not None and calibration.loss is None:
         found.notes.append("no calibration sample has a label, so the loss on the way between the sources was not measured")
+    if len(sources) > 2:
+        found.notes.append(f"every source was compared with the first, '{names[0]}'; the others were not compared with each other")
     found.verdict, found.reason = _verdict(found.pairs)
     return found
 

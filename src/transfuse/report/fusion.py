@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfuse.report import fused_features, words
+from transfuse.report import fused_features, merging, words
 
 Summary = Mapping[str, Any]
 
@@ -91,7 +91,11 @@ def tables(summary: Summary) -> list[Table]:
     if not is_fusion(summary):
         return []
     metric = words.title(summary["fusion"]["chosen_by"])
-    note = f"Chosen by {metric} on validation. Rules with something to fit are cross-fitted there; test was looked at once, at the end."
+    note = (
+        f"Chosen by {metric} on validation. Rules on outputs with something to fit are cross-fitted there. The step at which a head on "
+        "features is kept, and the members of a greedy soup, are chosen on the very validation samples that ways are compared on, so their "
+        "figures there are too good by some chance. Test was looked at once, at the end."
+    )
     found = [Table("Ways that were tried", note, way_rows(summary))]
     sources = source_rows(summary)
     if sources:
@@ -104,6 +108,7 @@ def tables(summary: Summary) -> list[Table]:
     if heard:
         note = fused_features.NOTE.format(metric=words.title(summary["primary"]["name"]))
         found.append(Table("What each source is worth to the fused features", note, heard))
+    found += [Table(heading, note, rows) for heading, note, rows in merging.tables(summary)]
     return found
 
 
