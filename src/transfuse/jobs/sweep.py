@@ -84,12 +84,15 @@ def check(recipe: SweepRecipe, reporter: Reporter, live: Live) -> tuple[Recipe, 
         reasons["sampler"] = "the space has only lists" if recipe.search == "grid" else "the space has a range"
     if recipe.trials is None:
         reasons["trials"] = "every combination of the lists" if recipe.search == "grid" else "the default"
+    assert isinstance(resolved, SweepRecipe)
     temperatures = _shared_temperatures(recipe, given, resolved.cache, reasons)
     cache = resolved.cache.model_copy(update={"temperatures": temperatures})
     resolved = resolved.model_copy(update={"sampler": recipe.search, "trials": recipe.count, "cache": cache})
     for key in ("sampler", "trials"):
         if key in reasons:
             reporter.say(f"{key} = {getattr(resolved, key)}: {reasons[key]}")
+    if temperatures != base.cache.temperatures:
+        reporter.say(f"cache.temperatures = {', '.join(f'{value:g}' for value in temperatures or [])}: {reasons['cache.temperatures']}")
     return resolved, reasons
 
 
