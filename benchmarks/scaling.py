@@ -4,8 +4,13 @@
 
 Every point is two ordinary jobs, each a process of its own: one with an empty cache, whose steps ask the teacher and store, and one by
 another seed that finds all answers. Pictures are random (16x16, cost doesn't look at them); a ResNet-8 teaches a small ConvNet, one epoch
-per view, so both see each view of each sample once. Memory is the largest resident memory of the process over that of the same job on
-the smallest data. A point that was measured is kept in DIR and not measured again.
+per view, so both see each view of each sample once. Validation and test parts have 512 samples at every point: their answers are kept
+whole and in fp32 whatever the number of classes, and would else grow with its square.
+
+Memory is a process's largest: resident, in which mapped pages of the cache count that the system can take back at any time, and anonymous,
+which is what the job has to have (sampled 50 times a second). Beside it stands how much more that is than at the first point of the axis,
+since an interpreter with its libraries takes some hundred MB before any data. Above 4,096 classes the cache keeps the 100 largest logits;
+table and plot say where. A point that was measured is kept in DIR and not measured again.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +35,12 @@ from benchmarks import results
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.svg"
 SIDE, HELD_BACK = 16, 512
+SAMPLED_EVERY = 0.02  # seconds between looks at a process's anonymous memory
 TRAIN = {"batch_size": 128, "precision": "fp32", "compile": False, "select": "last", "evaluate_every": 1e6}
 AXES = {
-    "samples": [1_024, 4_096, 16_384, 65_536],
-    "classes": [10, 100, 1_000, 4_096, 16_384],
-    "views": [1, 2, 4, 8, 16, 32],
+    "samples": [1_024, 4_096, 16_384, 32_768],
+    "classes": [10, 100, 1_000, 4_096, 8_192],
+    "views": [1, 4, 16],
 }
 
 
@@ -55,20 +63,53 @@ def points() -> dict[str, list[Point]]:
     }
 
 
+class Anonymous:
+    """The largest anonymous memory of this process, looked at now and then by a thread; Linux alone tells."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLED_EVERY):
+            self.look()
+
+    def look(self) -> None:
+        """Once now."""
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+        self.peak_mb = max(self.peak_mb, int(line.split()[1]) / 1024)
+
+    def over(self) -> float:
+        """Ends the watch: the peak in MB."""
+        self._over.set()
+        self._thread.join()
+        self.look()
+        return self.peak_mb
+
+
+def parts(point: Point) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Pictures and labels to train on, of all classes in equal numbers, and to hold back, of classes that are drawn."""
+    generator = np.random.default_rng(0)
+
+    def pictures(count: int) -> np.ndarray:
+        return generator.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+    train = pictures(point.samples), generator.permutation(np.arange(point.samples) % point.classes)
+    return train, (pictures(HELD_BACK), generator.integers(0, point.classes, HELD_BACK))
+
+
 def job(point: Point, cache: Path, seed: int) -> dict[str, Any]:
     """One distillation in this process: its figures."""
     import torch
 
     import transfuse
     from transfuse.core.types import ModelRequest
+    from transfuse.recipe.load import load
 
-    generator = np.random.default_rng(0)
-
-    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
-        pictures = generator.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
-        return pictures, generator.permutation(np.arange(count) % point.classes)
-
-    train, held_back = part(point.samples), part(max(HELD_BACK, point.classes))
+    anonymous = Anonymous()
+    train, held_back = parts(point)
     torch.manual_seed(0)
     teacher = transfuse.models.open_model("builtin:resnet8", ModelRequest(outputs=point.classes, input_shape=(3, SIDE, SIDE))).module
     with tempfile.TemporaryDirectory() as folder:
@@ -85,10 +126,13 @@ def job(point: Point, cache: Path, seed: int) -> dict[str, Any]:
             out=os.path.join(folder, "run"),
         )
         summary = run.summary
+        top_k = load(run.path / "recipe.resolved.yaml").cache.top_k  # type: ignore[attr-defined]
     return {
         "seconds_train": summary["seconds"]["train"],
         "teacher_forwards": summary["teacher_forwards"],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "anonymous_mb": anonymous.over(),
+        "kept": "all logits" if top_k is None else f"top {top_k}",
         "cache_mb": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1e6,
     }
 
@@ -103,6 +147,7 @@ def measure(point: Point) -> dict[str, Any]:
     passes = point.samples * point.views
     return {
         **asdict(point),
+        "kept": warm["kept"],
         "cold_seconds": round(cold["seconds_train"], 2),
         "warm_seconds": round(warm["seconds_train"], 2),
         "cold_ms_per_sample": round(1e3 * cold["seconds_train"] / passes, 4),
@@ -110,6 +155,8 @@ def measure(point: Point) -> dict[str, Any]:
         "teacher_forwards": [cold["teacher_forwards"], warm["teacher_forwards"]],
         "cold_peak_mb": round(cold["peak_mb"]),
         "warm_peak_mb": round(warm["peak_mb"]),
+        "cold_anonymous_mb": round(cold["anonymous_mb"]),
+        "warm_anonymous_mb": round(warm["anonymous_mb"]),
         "data_mb": round(point.samples * SIDE * SIDE * 3 / 1e6, 1),
         "cache_mb": round(warm["cache_mb"], 2),
     }
@@ -124,9 +171,16 @@ def in_a_process(point: Point, cache: Path, seed: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def over_the_smallest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of an axis, with how much more memory each took than the first one."""
+    figures = ("cold_peak_mb", "warm_peak_mb", "cold_anonymous_mb", "warm_anonymous_mb")
+    return [{**row, "over_the_smallest": {figure: row[figure] - rows[0][figure] for figure in figures}} for row in rows]
+
+
 def exponent(rows: list[dict[str, Any]], axis: str, figure: str) -> float:
-    """The slope of log figure over log axis between the two largest points: 1 is growth in proportion, 0 none."""
-    one, two = rows[-2:]
+    """The slope of log figure over log axis between the two largest points of one kind of answers: 1 is growth in proportion, 0 none."""
+    alike = [row for row in rows if row["kept"] == rows[0]["kept"]]
+    one, two = alike[-2:]
     return round(float(np.log(two[figure] / one[figure]) / np.log(two[axis] / one[axis])), 2)
 
 
@@ -142,8 +196,14 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         above.plot(across, [row["cold_seconds"] for row in rows], "o-", color="#c2410c", label="first student (fills the cache)")
         above.plot(across, [row["warm_seconds"] for row in rows], "o-", color="#0f766e", label="second student (finds it)")
         below.plot(across, [row["warm_peak_mb"] for row in rows], "o-", color="#0f766e", label="largest resident memory")
+        below.plot(across, [row["warm_anonymous_mb"] for row in rows], "o--", color="#0f766e", label="largest anonymous memory")
         below.plot(across, [row["cache_mb"] for row in rows], "s--", color="#6b21a8", label="cache on disk")
         below.plot(across, [row["data_mb"] for row in rows], "^:", color="#64748b", label="the pictures themselves")
+        switched = [(one, two) for one, two in pairwise(rows) if one["kept"] != two["kept"]]
+        for one, two in switched:
+            for panel in (above, below):
+                panel.axvline((one[axis] * two[axis]) ** 0.5, color="#64748b", linewidth=0.8, linestyle=":")
+            below.annotate(f"{two['kept']} kept", ((one[axis] * two[axis]) ** 0.5, 0.03), xycoords=("data", "axes fraction"), fontsize=7)
         for panel in (above, below):
             panel.set_xscale("log", base=2 if axis == "views" else 10)
             panel.set_yscale("log")
@@ -183,7 +243,8 @@ def main(work: Path | None, asked: str | None) -> None:
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     kept.write_text(json.dumps(known, indent=2))
             found[axis].append(known[name])
-    figures = ("cold_seconds", "warm_seconds", "warm_peak_mb", "cache_mb")
+    found = {axis: over_the_smallest(rows) for axis, rows in found.items()}
+    figures = ("cold_seconds", "warm_seconds", "warm_peak_mb", "warm_anonymous_mb", "cache_mb")
     slopes = {axis: {figure: exponent(rows, axis, figure) for figure in figures} for axis, rows in found.items()}
     click.echo(results.write("scaling", {"exponents_between_the_last_two_points": slopes, "points": found}))
     draw(found, FIGURE)

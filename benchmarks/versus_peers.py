@@ -7,7 +7,8 @@
 
 Everybody trains the same ResNet-20 on the same 10,000 pictures of CIFAR-10 with the same loss, schedule, augmentation and number of
 threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). The first block of each
-is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. With `--train` the accuracies
+is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Who is compiled is held against the
+compiled student. With `--train` the accuracies
 on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
 """
 
@@ -31,7 +32,7 @@ from benchmarks.peers.setting import BATCH, Setting
 from benchmarks.peers.turns import Contender
 
 TITLES = {"small": "ResNet-20", "middle": "ResNet-56", "large": "ResNet-32x4"}
-BASE, STEP_OF_STUDENT = "torchdistill", "student alone"
+BASE, STEP_OF_STUDENT, COMPILED = "torchdistill", "student alone", "compiled"
 TRAINED = "middle"  # the teacher under which everybody trains to the end
 EPOCH = 10_000 / BATCH
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "versus_peers.svg"
@@ -61,21 +62,31 @@ def take_turns(setting: Setting, names: list[str], rounds: int | None) -> dict[s
         last = ", ".join(f"{name} {contender.blocks[-1]:.0f}" for name, contender in contenders.items() if contender.blocks)
         click.echo(f"{setting.teacher} round {done}: {last}")
     for contender in contenders.values():
+        contender.taken = contender.memory()
         if contender.result is None:
             contender.stop()
     return contenders
 
 
+def alone(name: str) -> str:
+    """The student alone under the compile setting of a contender."""
+    return f"{STEP_OF_STUDENT}, {COMPILED}" if name.endswith(COMPILED) else STEP_OF_STUDENT
+
+
 def table(contenders: dict[str, Contender]) -> list[dict[str, Any]]:
-    """One row a contender: ms a step, ratios to torchdistill and to the student alone, memory, accuracy."""
+    """One row a contender: ms a step, ratios to torchdistill and to the student alone (compiled to compiled), largest memory.
+
+    A ratio is null where its other side did not run (`--only`).
+    """
     timed = {name: contender.blocks[1:] for name, contender in contenders.items()}
     rows = []
     for name, blocks in timed.items():
         median = statistics.median(blocks)
         row: dict[str, Any] = {"name": name, "ms_per_step": round(median, 1), "spread_ms": [round(min(blocks), 1), round(max(blocks), 1)]}
         row["blocks"], row["epochs_per_minute"] = len(blocks), round(60_000 / (median * EPOCH), 2)
-        row["times_torchdistills_speed"] = ratio(timed[BASE], blocks)
-        row["in_steps_of_the_student_alone"] = ratio(blocks, timed[STEP_OF_STUDENT])
+        row["times_torchdistills_speed"] = ratio(timed[BASE], blocks) if BASE in timed else None
+        row["in_steps_of_the_student_alone"] = ratio(blocks, timed[alone(name)]) if alone(name) in timed else None
+        row |= contenders[name].taken
         rows.append(row)
     return rows
 

@@ -54,7 +54,7 @@ class Fast(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(inputs.device.type, torch.bfloat16):
             return self.network(inputs.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -84,7 +84,7 @@ def torchdistill(setting: Setting, turns: Turns, tuned: bool) -> dict[str, Any]:
         "scheduler": {"key": "CosineAnnealingLR", "kwargs": {"T_max": setting.steps}, "scheduling_step": 1},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": _torchdistill_kd()}}},
     }
-    device = torch.device("cpu")
+    device = shared.device()
     box: Any = get_distillation_box(teacher, student, {"train": Pictures(arrays)}, config, device, None, False, 1)
     turns.ready()
     step = 0
@@ -120,6 +120,7 @@ def plain_loop(setting: Setting, turns: Turns) -> dict[str, Any]:
     step = 0
     while step < setting.steps:
         for inputs, labels in loader:
+            inputs, labels = inputs.to(shared.device()), labels.to(shared.device())
             with torch.no_grad():
                 answers = teacher(inputs)
             loss = shared.soft_loss(student(inputs), answers, labels)
@@ -144,7 +145,7 @@ def hand_tuned(setting: Setting, turns: Turns, with_teacher: bool = True, compil
     generator = torch.Generator().manual_seed(setting.seed)
     turns.ready()
     for step, (inputs, labels) in enumerate(_whole_batches(arrays, setting.steps, generator), start=1):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(inputs.device.type, torch.bfloat16):
             with torch.no_grad():
                 answers = teacher(inputs) if with_teacher else None
             logits = forward(inputs)
@@ -162,19 +163,21 @@ def hand_tuned(setting: Setting, turns: Turns, with_teacher: bool = True, compil
 
 def _whole_batches(arrays: dict[str, np.ndarray], steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Random crops and flips by one gather per batch."""
-    pictures = torch.from_numpy(arrays["x_train"]).permute(0, 3, 1, 2).contiguous()
+    device = shared.device()
+    pictures = torch.from_numpy(arrays["x_train"]).to(device).permute(0, 3, 1, 2).contiguous()
     padded = nn.functional.pad(pictures.float(), (4, 4, 4, 4), mode="reflect").to(torch.uint8)
-    labels = torch.from_numpy(arrays["y_train"]).long()
-    mean, std = (torch.tensor(values)[:, None, None] for values in (shared.MEAN, shared.STD))
+    labels = torch.from_numpy(arrays["y_train"]).long().to(device)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (shared.MEAN, shared.STD))
     order = torch.empty(0, dtype=torch.int64)
-    span = torch.arange(32)
+    span = torch.arange(32, device=device)
     for _ in range(steps):
         if len(order) < shared.BATCH:
             order = torch.cat([order, torch.randperm(len(labels), generator=generator)])
         ids, order = order[: shared.BATCH], order[shared.BATCH :]
-        top, left = torch.randint(0, 9, (2, len(ids)), generator=generator)
+        top, left = torch.randint(0, 9, (2, len(ids)), generator=generator).to(device)
         columns = left[:, None] + span
-        flipped = torch.rand(len(ids), generator=generator) < 0.5
+        flipped = (torch.rand(len(ids), generator=generator) < 0.5).to(device)
+        ids = ids.to(device)
         columns = torch.where(flipped[:, None], columns.flip(1), columns)
         rows = top[:, None] + span
         cut = padded[ids[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

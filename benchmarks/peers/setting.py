@@ -23,6 +23,11 @@ TEACHERS: dict[str, dict[str, Any]] = {
 }
 
 
+def device() -> torch.device:
+    """Where everybody trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass
 class Setting:
     """One comparison.
@@ -68,12 +73,12 @@ def teacher_network(name: str) -> nn.Module:
         options=block.get("options", {}),
         trusted=block.get("trusted", False),
     )
-    return models.open_model(block["source"], request).network.eval().requires_grad_(False)
+    return models.open_model(block["source"], request).network.eval().requires_grad_(False).to(device())
 
 
 def student_network(seed: int) -> nn.Module:
     """ResNet-20 with fresh weights."""
-    return models.open_model("builtin:resnet20", ModelRequest(outputs=10, input_shape=(3, 32, 32), seed=seed)).network.train()
+    return models.open_model("builtin:resnet20", ModelRequest(outputs=10, input_shape=(3, 32, 32), seed=seed)).network.train().to(device())
 
 
 def optimizer_of(student: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -96,5 +101,5 @@ def accuracy(student: nn.Module, arrays: dict[str, np.ndarray]) -> float:
     """Share of the held-back pictures that a network gets right, in fp32."""
     inputs = torch.from_numpy(arrays["x_test"]).permute(0, 3, 1, 2).float() / 255
     inputs = (inputs - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    logits = torch.cat([student.eval()(part) for part in inputs.split(500)])
-    return float((logits.argmax(1).numpy() == arrays["y_test"]).mean())
+    logits = torch.cat([student.eval()(part.to(device())) for part in inputs.split(500)])
+    return float((logits.argmax(1).cpu().numpy() == arrays["y_test"]).mean())

@@ -7,18 +7,40 @@ it is called again. A slow minute of the machine so falls on everybody, and no p
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+import torch
+
+ASK_MEMORY = "memory"
 
 
 def say(message: dict[str, Any]) -> None:
     """One line to whoever calls the turns; everything else that a contender prints goes to stderr."""
     sys.__stdout__.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
     sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+def memory() -> dict[str, Any]:
+    """The largest resident memory so far, in MB, of this process and of the largest of its workers that live; Linux alone tells.
+
+    Not getrusage's: that of a process begins with what its parent took, and that of its children knows the dead alone.
+    """
+    children = Path("/proc/self/task").glob("*/children")
+    workers = [pid for listed in children for pid in listed.read_text().split()]
+    return {"peak_mb": _peak_mb("self"), "largest_worker_mb": max(map(_peak_mb, workers), default=0)}
+
+
+def _peak_mb(process: str) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:  # ended in between
+        return 0
+    return next((round(int(line.split()[1]) / 1024) for line in lines if line.startswith("VmHWM")), 0)
 
 
 class Turns:
@@ -31,6 +53,7 @@ class Turns:
     def __init__(self, block: int):
         self.block, self.seconds, self.last = block, 0.0, 0
         self.began: float | None = None
+        self.taken: dict[str, Any] = {}
 
     def ready(self) -> None:
         """Everything before the first step is done: waits for the first turn."""
@@ -44,18 +67,20 @@ class Turns:
             self._wait()
 
     def done(self, result: dict[str, Any]) -> None:
-        """The training is over; `result` is passed on with the largest resident memory of this process and its workers, in MB."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        say({"done": True, "peak_mb": round(own / 1024), "largest_worker_mb": round(workers / 1024), **result})
+        """The training is over; `result` is passed on with the memory that it took."""
+        say({"done": True, **self.taken, **result})
 
     def _report(self, number: int) -> None:
         assert self.began is not None
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # else the block would end when its last kernel is asked for
         say({"steps": number - self.last, "seconds": time.perf_counter() - self.began})
         self.last = number
+        self.taken = memory()  # while workers live
 
     def _wait(self) -> None:
-        sys.stdin.readline()
+        while sys.stdin.readline().strip() == ASK_MEMORY:
+            say(memory())
         self.began = time.perf_counter()
 
 
@@ -68,7 +93,7 @@ class Contender:
     """
 
     def __init__(self, name: str, arguments: list[str]):
-        self.name, self.blocks = name, []
+        self.name, self.blocks, self.taken = name, [], {}
         self.result: dict[str, Any] | None = None
         command = [sys.executable, "-m", "benchmarks.peers.contenders", *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -85,6 +110,15 @@ class Contender:
         if "steps" in message:
             self.blocks.append(1e3 * message["seconds"] / message["steps"])
         return self.result is None
+
+    def memory(self) -> dict[str, Any]:
+        """What it has taken so far, in MB; to be asked before it is stopped."""
+        if self.result is not None:
+            return {key: self.result[key] for key in ("peak_mb", "largest_worker_mb") if key in self.result}
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{ASK_MEMORY}\n")
+        self.process.stdin.flush()
+        return self._read()
 
     def stop(self) -> None:
         """Ends it where it stands."""
