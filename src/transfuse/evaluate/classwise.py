@@ -1,4 +1,4 @@
-"""Class by class: how often a class is found, and how often what is called so is one."""
+"""Class by class: how often a class is found, how often what is called so is one, and how well it is ranked."""
 
 from __future__ import annotations
 
@@ -7,29 +7,41 @@ from typing import Any
 
 import numpy as np
 
+from transfuse.evaluate import ranking
 from transfuse.evaluate.calibration import Reliability
 from transfuse.evaluate.outcomes import ClassOutcomes, MultilabelOutcomes
 
 
 def per_class(found: ClassOutcomes | MultilabelOutcomes, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Samples, precision, recall and F1 of every class, in order.
+    """Samples, precision, recall, F1 and AUROC (the class against all others) of every class, in order.
 
-    Precision is None where the class is never predicted, recall where it has no sample, F1 where neither.
+    Precision is None where the class is never predicted, recall where it has no sample, F1 where neither, AUROC where no sample or every
+    sample is of the class.
 
     Args:
         found: outcomes without a defect.
         names: one for each class.
 
     Returns:
-        [{"class", "samples", "precision", "recall", "f1"}].
+        [{"class", "samples", "precision", "recall", "f1", "auroc"}].
     """
     support, predicted, hits = counts(found)
     rows = []
     for number, name in enumerate(names):
         below = {"precision": predicted[number], "recall": support[number], "f1": predicted[number] + support[number]}
         above = {"precision": hits[number], "recall": hits[number], "f1": 2 * hits[number]}
-        rows.append({"class": str(name), "samples": int(support[number])} | {key: _share(above[key], below[key]) for key in below})
+        shares = {key: _share(above[key], below[key]) for key in below}
+        rows.append({"class": str(name), "samples": int(support[number]), **shares, "auroc": _auroc(found, number)})
     return rows
+
+
+def _auroc(found: ClassOutcomes | MultilabelOutcomes, number: int) -> float | None:
+    several = isinstance(found, MultilabelOutcomes)
+    of_it = found.labels[:, number] if several else found.labels == number
+    if not of_it.any() or of_it.all():
+        return None
+    scores = found.logits[:, number] if several else found.probability(number)
+    return float(ranking.auroc(scores, of_it, np.ones((1, len(found))))[0])
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -6,7 +6,8 @@ draw of the bootstrap, so a value and its interval can't be computed by two diff
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from transfuse.evaluate import ranking
 from transfuse.evaluate.calibration import BINS, bin_numbers
 from transfuse.evaluate.outcomes import ClassOutcomes, MultilabelOutcomes, Outcomes, RegressionOutcomes, outcomes
 
+TOP_K = (5,)  # of the accuracies that every summary has beside the plain one
 Interval = Literal["bootstrap", "wilson", "none"]
 
 
@@ -152,13 +154,19 @@ def _constant_labels(found: RegressionOutcomes) -> str | None:
     return "a target has the same value in every sample" if (np.ptp(found.labels, axis=0) == 0).any() else None
 
 
+def _top(k: int) -> Metric:
+    """The share of samples whose label is among the k likeliest classes."""
+    return Metric(lambda found, weights: _mean(found.rank < k, weights), interval="wilson")
+
+
+_TOP = re.compile(r"top([1-9]\d*)_accuracy")
 _CLASSIFICATION: dict[str, Metric] = {
     "accuracy": Metric(lambda found, weights: _mean(found.correct, weights), quick=True, interval="wilson"),
     "precision": Metric(_class_macro("precision")),
     "recall": Metric(_class_macro("recall")),
     "f1": Metric(_class_macro("f1")),
     "balanced_accuracy": Metric(_class_macro("recall", only_labels=True)),
-    "top5_accuracy": Metric(lambda found, weights: _mean(found.rank < 5, weights), interval="wilson"),
+    "top5_accuracy": _top(5),
     "nll": Metric(lambda found, weights: _mean(found.nll, weights), False, quick=True, undefined=_infinite_nll),
     "brier": Metric(lambda found, weights: _mean(found.brier, weights), False),
     # no interval: the estimate is biased upwards, and resampling would add the bias a second time
@@ -183,11 +191,14 @@ _REGRESSION: dict[str, Metric] = {
 _TABLES = {"classification": _CLASSIFICATION, "multilabel": _MULTILABEL, "regression": _REGRESSION}
 
 
-def table(task: TaskName, classes: int | None = None) -> dict[str, Metric]:
-    """Name -> metric of a task, the primary one first; top-5 accuracy only from six classes on."""
-    found = dict(_TABLES[task])
-    if classes is not None and classes < 6:
-        found.pop("top5_accuracy", None)
+def table(task: TaskName, classes: int | None = None, top_k: Sequence[int] = TOP_K) -> dict[str, Metric]:
+    """Name -> metric of a task, the primary one first; top-k accuracy only of more than k classes."""
+    found: dict[str, Metric] = {}
+    for name, metric in _TABLES[task].items():
+        if _TOP.fullmatch(name):
+            found |= {f"top{k}_accuracy": _top(k) for k in top_k if classes is None or k < classes}
+        else:
+            found[name] = metric
     return found
 
 
@@ -203,11 +214,18 @@ def higher_is_better(task: TaskName, name: str) -> bool:
     Raises:
         RecipeError: the task has no such metric.
     """
-    return _metric(task, name).higher_is_better
+    return named(task, name).higher_is_better
 
 
-def _metric(task: TaskName, name: str) -> Metric:
+def named(task: TaskName, name: str) -> Metric:
+    """A task's metric; of classification top-k accuracy for any k.
+
+    Raises:
+        RecipeError: the task has no such metric.
+    """
     known = _TABLES[task]
+    if task == "classification" and (found := _TOP.fullmatch(name)):
+        return _top(int(found[1]))
     if name not in known:
         raise RecipeError(f"{task} has no metric '{name}'{did_you_mean(name, known)}", fix=f"known: {', '.join(known)}")
     return known[name]
@@ -219,9 +237,9 @@ def point(metric: Metric, found: Outcomes) -> tuple[float | None, str | None]:
     return (None, reason) if reason else (float(metric.values(found, np.ones((1, len(found))))[0]), None)
 
 
-def with_reasons(task: TaskName, found: Outcomes) -> tuple[dict[str, float | None], dict[str, str]]:
+def with_reasons(task: TaskName, found: Outcomes, top_k: Sequence[int] = TOP_K) -> tuple[dict[str, float | None], dict[str, str]]:
     """All metrics of some outcomes, and for each None among them why."""
-    results = {name: point(metric, found) for name, metric in table(task, getattr(found, "classes", None)).items()}
+    results = {name: point(metric, found) for name, metric in table(task, getattr(found, "classes", None), top_k).items()}
     return {name: value for name, (value, _) in results.items()}, {name: reason for name, (_, reason) in results.items() if reason}
 
 
@@ -269,7 +287,7 @@ def score(task: TaskName, name: str, outputs: Any, labels: Any) -> float:
         DataError: no labelled samples, or the metric is undefined on them.
         NumericsError: outputs are not finite.
     """
-    metric = _metric(task, name)
+    metric = named(task, name)
     value, reason = point(metric, _usable(task, outputs, labels))
     if value is None:
         raise DataError(f"{name} is undefined: {reason}", where="validation", fix=f"watch {primary(task)[0]} instead")

@@ -37,7 +37,13 @@ def positions(count: int, most: int | None) -> np.ndarray:
 
 
 def errors(
-    networks: Networks, samples: Samples, rows: np.ndarray, name: str, seed: int, tell: Callable[[int, int], None] | None = None
+    networks: Networks,
+    samples: Samples,
+    rows: np.ndarray,
+    name: str,
+    seed: int,
+    severities: Sequence[int] = corruptions.SEVERITIES,
+    tell: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[float]]:
     """Share of wrong answers of every network, for every severity of one corruption; for "clean" the one share without any.
 
@@ -49,9 +55,10 @@ def errors(
         rows: which of them.
         name: a corruption, or "clean".
         seed: of the corruption.
+        severities: which of them, rising.
         tell: called with (done, all) chunks.
     """
-    severities: Sequence[int] = (0,) if name == CLEAN else corruptions.SEVERITIES
+    severities = (0,) if name == CLEAN else severities
     wrong = {model: [0] * len(severities) for model in networks}
     labels = samples.labels[torch.from_numpy(rows)].numpy()
     chunks = list(corruptions.chunks(len(rows)))
@@ -73,13 +80,16 @@ def _predicted(module: nn.Module, inputs: Tensor) -> np.ndarray:
         return columns("classification", to_array(module(inputs.to(device)))).argmax(1)
 
 
-def summed_up(found: Mapping[str, Mapping[str, list[float]]], samples: int, size: tuple[int, int]) -> dict[str, Any]:
+def summed_up(
+    found: Mapping[str, Mapping[str, list[float]]], samples: int, size: tuple[int, int], severities: Sequence[int] = corruptions.SEVERITIES
+) -> dict[str, Any]:
     """The block of summary.json: for each model its errors and their means.
 
     Args:
         found: corruption (and "clean") -> model -> errors, as `errors` gives them.
         samples: how many pictures were corrupted.
         size: height and width at which.
+        severities: as `errors` was given them.
 
     Returns:
         {"definition", "samples", "severities", "models": {name: {"clean_error", "errors", "mean_corruption_error", "mean_increase"}}}. The
@@ -95,6 +105,6 @@ def summed_up(found: Mapping[str, Mapping[str, list[float]]], samples: int, size
     return {
         "definition": corruptions.constants(*size),
         "samples": samples,
-        "severities": list(corruptions.SEVERITIES),
+        "severities": list(severities),
         "models": models,
     }

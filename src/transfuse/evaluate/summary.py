@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ _COSTS = ("parameters", "macs", "macs_leave_out", "bytes", "memory", "latency_ms
 
 
 def model_summary(
-    task: TaskName, outputs: Any, labels: Any, cost: Mapping[str, Any] | None, target: Target | None = None, seed: int = 0
+    task: TaskName,
+    outputs: Any,
+    labels: Any,
+    cost: Mapping[str, Any] | None,
+    target: Target | None = None,
+    seed: int = 0,
+    top_k: Sequence[int] = metrics.TOP_K,
 ) -> dict[str, Any]:
     """One model's block: metrics, 95 % intervals, and cost.
 
@@ -28,12 +34,13 @@ def model_summary(
         outputs, labels, target: as in `metrics.compute`.
         cost: what `cost.measure` returned; None for a table of predictions, which has no network.
         seed: of the bootstrap.
+        top_k: which top-k accuracies a classifier gets.
 
     Returns:
         {"metrics", "intervals", "samples"} and the costs of `cost.measure`, and "reasons" where something is None.
     """
     found = outcomes(task, outputs, labels, target)
-    values, reasons = metrics.with_reasons(task, found)
+    values, reasons = metrics.with_reasons(task, found, top_k)
     ranges, left_out = intervals(task, found, values, seed)
     reasons |= {f"intervals.{name}": reason for name, reason in left_out.items()}
     if cost is None:
@@ -56,10 +63,10 @@ def intervals(
     ranges: dict[str, list[float]] = {}
     left_out: dict[str, str] = {}
     drawn: dict[str, statistics.Weighted] = {}
-    for name, metric in metrics.table(task).items():
-        value = values.get(name)
+    for name, value in values.items():
         if value is None:
             continue
+        metric = metrics.named(task, name)
         if metric.interval == "wilson":
             ranges[name] = list(statistics.wilson(value * len(found), len(found)))
         elif metric.interval == "none":

@@ -130,7 +130,7 @@ def _runs(context: Context, recipe: AssistantsRecipe) -> Run:
     entries = [series.entry(member, summary) for member, summary in zip(members, summaries, strict=True)]
     last = summaries[len(recipe.assistants)]
     summary = {
-        **series.summed_up(recipe, entries, summaries),
+        **series.summed_up(recipe, entries, summaries, STUDENT),
         "series": "chain",
         **_figures(context, recipe, last, summaries[-1]),
         "aggregate": None,

@@ -87,7 +87,7 @@ def _runs(context: Context, recipe: BornAgainRecipe) -> Run:
     entries = [series.entry(member, summary) for member, summary in zip(members, summaries, strict=True)]
     taught = [(member, summary) for member, summary in zip(members, summaries, strict=True) if "teacher" in member.differs]
     summary = {
-        **series.summed_up(recipe, entries, summaries),
+        **series.summed_up(recipe, entries, summaries, members[-1].name),
         "series": "generations",
         **_figures(context, recipe, taught),
         **series.aggregated([summary for _, summary in taught]),

@@ -24,7 +24,7 @@ from transfuse.evaluate.paired import paired_tests
 from transfuse.evaluate.predict import original_units, predict
 from transfuse.evaluate.summary import model_summary
 from transfuse.jobs.context import Context, Live, Run
-from transfuse.jobs.deliver.finish import keep_samples
+from transfuse.jobs.deliver.finish import budget, keep_samples
 from transfuse.jobs.parts.answers import table_outputs
 from transfuse.jobs.prepare import opening
 from transfuse.jobs.prepare.eval_opening import Opened, prepare
@@ -90,7 +90,7 @@ def _run(context: Context, opened: Opened) -> Run:
         "fidelity": _fidelities(opened, outputs, labels),
         "robustness": _robustness(context, opened),
         "teacher_forwards": len(samples) * sum(model.module is not None for model in opened.teachers.values()),
-        "budget": _budget(recipe, next(iter(blocks.values()))),
+        "budget": budget(recipe, next(iter(blocks.values()))),
     }
     if recipe.samples:
         first = next(iter(opened.models))
@@ -136,7 +136,7 @@ def _block(opened: Opened, model: Model, outputs: np.ndarray) -> dict[str, Any]:
         assert model.preprocess is not None
         example = opened.samples.exact([0], model.preprocess)
         costs = cost.measure(model.network.to("cpu"), example, threads=recipe.budget.threads)
-    block = model_summary(data.task, outputs, labels, costs, data.target, recipe.seed)
+    block = model_summary(data.task, outputs, labels, costs, data.target, recipe.seed, recipe.top_k)
     found = outcomes(data.task, outputs, labels, data.target)
     if not found.defect and isinstance(found, ClassOutcomes | MultilabelOutcomes):
         block["per_class"] = per_class(found, data.classes)
@@ -183,21 +183,11 @@ def _robustness(context: Context, opened: Opened) -> dict[str, Any] | None:
             def tell(done: int, total: int, name: str = name) -> None:
                 context.reporter.progress(Progress(name.replace("_", " "), done, total, math.nan))
 
-            context.keep(key, robustness.errors(networks, samples, rows, name, recipe.seed, tell))
+            context.keep(key, robustness.errors(networks, samples, rows, name, recipe.seed, recipe.robustness_severities, tell))
         found[name] = context.ledger[key]
     raw = samples.raw([0])
-    return robustness.summed_up(found, len(rows), (raw.shape[2], raw.shape[3]))
+    return robustness.summed_up(found, len(rows), (raw.shape[2], raw.shape[3]), recipe.robustness_severities)
 
 
 def _networks(opened: Opened) -> dict[str, Model]:
     return {name: model for name, model in {**opened.models, **opened.teachers}.items() if model.module is not None}
-
-
-def _budget(recipe: EvalRecipe, first: Mapping[str, Any]) -> dict[str, Any]:
-    latency = ((first.get("latency_ms") or {}).get("batch_1") or {}).get("p50")
-    asked = {"bytes": (recipe.budget.bytes, first.get("bytes")), "latency_ms": (recipe.budget.latency_ms, latency)}
-    return {
-        name: {"asked": limit, "is": value, "met": None if value is None else value <= limit}
-        for name, (limit, value) in asked.items()
-        if limit is not None
-    }

@@ -11,6 +11,7 @@ from transfuse import data as sources
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import DataRequest, DataSet, Model
 from transfuse.errors import ExportError, ModelError, RunError, TransfuseError
+from transfuse.jobs.compare import rewrite
 from transfuse.jobs.context import Context, Live
 from transfuse.jobs.deliver.export import Settings, Shipment, of_job, refuse, ship
 from transfuse.jobs.deliver.kept import kept_shipment
@@ -22,7 +23,6 @@ from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.load import load
 from transfuse.recipe.schema import Recipe
 from transfuse.recipe.together import TogetherRecipe
-from transfuse.report import page
 
 
 def run(
@@ -50,6 +50,9 @@ def run(
         TransfuseError: the run can't be read, a target can't be written, or what was written doesn't pass.
     """
     path = Path(source).expanduser()
+    if ":" not in str(source) and not path.exists():
+        fix = "give the folder that a job wrote (its `out`), or a model source such as file:net.safetensors (transfuse ls models)"
+        raise RunError("no such run folder", where=str(source), fix=fix)
     rundir = RunDir(path) if path.is_dir() else None
     context = Context(rundir or RunDir(out or "."), reporter or Silent(), live=Live(data=data if not isinstance(data, str) else None))
     if out is None and rundir is None:
@@ -68,7 +71,7 @@ def run(
                 context.say(f"export {name}: {error.what}")
             failed.append(error)
     if rundir is not None and out is None:
-        page.write(rundir.path)  # it says what was shipped
+        rewrite(rundir.path)  # report and card say what was shipped
     refuse(failed)
     return files
 

@@ -37,7 +37,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     """
     context = reopen(path, reporter, live)
     recipe = load(context.rundir.resolved)
-    if context.rundir.summary.exists() and not export.unshipped(getattr(recipe, "export", []), context.rundir.exports):
+    if context.rundir.finished and not export.unshipped(getattr(recipe, "export", []), context.rundir.exports):
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     context.track = tuple(recipe.track)
     for key in left_auto(values_of(recipe)):

@@ -77,6 +77,14 @@ class RunDir:
     card = property(lambda self: self.path / "README.md")
     traceback = property(lambda self: self.path / "traceback.txt")
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is a whole summary.json. One that was torn counts as absent, so that resuming writes it anew."""
+        try:
+            return isinstance(json.loads(self.summary.read_text(encoding="utf-8")), dict)
+        except (ValueError, OSError):
+            return False
+
     def refuse_occupied(self) -> None:
         """Looks whether a new run may be written here, without touching anything.
 
@@ -94,8 +102,8 @@ class RunDir:
         if not self.path.is_dir():
             raise RunError("is a file, not a folder", where=str(self.path), fix="choose another folder with out=FOLDER")
         if self.recipe.exists() or self.resolved.exists():
-            state = "a finished run" if self.summary.exists() else "an unfinished run"
-            fix = "choose another folder with out=FOLDER" + ("" if self.summary.exists() else f", or: transfuse resume {self.path}")
+            state = "a finished run" if self.finished else "an unfinished run"
+            fix = "choose another folder with out=FOLDER" + ("" if self.finished else f", or: transfuse resume {self.path}")
             raise RunError(f"the folder holds {state}", where=str(self.path), fix=fix)
         if any(self.path.iterdir()):
             raise RunError("the folder is not empty", where=str(self.path), fix="choose an empty or new folder with out=FOLDER")
@@ -156,9 +164,13 @@ class RunDir:
         if not self.summary.exists():
             raise RunError("the run is not finished: no summary.json", where=str(self.path), fix=f"transfuse resume {self.path}")
         try:
-            return json.loads(self.summary.read_text(encoding="utf-8"))
+            found = json.loads(self.summary.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("not a JSON object")
+            return found
         except (ValueError, OSError) as error:
-            raise RunError(f"can't be read: {error}", where=str(self.summary)) from error
+            fix = f"it was cut off or damaged: transfuse resume {self.path} writes it anew"
+            raise RunError(f"can't be read: {error}", where=str(self.summary), fix=fix) from error
 
 
 def default_out(job: str, now: datetime | None = None) -> str:

@@ -16,6 +16,7 @@ from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import Progress
 from transfuse.engine import parallel
 from transfuse.errors import RecipeError, RunError
+from transfuse.evaluate import budget
 from transfuse.evaluate.aggregate import over_runs
 from transfuse.jobs import export as export_run
 from transfuse.jobs import resume
@@ -32,7 +33,7 @@ from transfuse.report.series import one_line
 RUNS = "runs"  # the folder of the run folders
 GIVEN = "recipe.given.yaml"  # the recipe with some `auto` left to each run
 _SERIES_OWN = ("job", "seed", "seeds", "out", "export")
-_OF_A_RUN = ("models", "teachers", "transfer", "teacher_forwards", "seconds", "extract")
+_OF_A_RUN = ("models", "teachers", "transfer", "teacher_forwards", "seconds", "extract", "budget")
 
 
 @dataclass
@@ -196,7 +197,7 @@ def obtain(context: Context, member: Member, reporter: Reporter | None = None) -
     """
     rundir, inner = folder(context, member.name), reporter or Within(context, member.name)
     live = member.live or context.live
-    if not rundir.summary.exists():
+    if not rundir.finished:
         if rundir.resolved.exists():
             resume.resume(rundir.path, inner, live)
         else:
@@ -210,7 +211,7 @@ def run_all(context: Context, members: Sequence[Member]) -> list[dict[str, Any]]
     """Runs what isn't finished, in order, and gives all summaries."""
     summaries = []
     for number, member in enumerate(members, 1):
-        if not folder(context, member.name).summary.exists():
+        if not folder(context, member.name).finished:
             context.reporter.say(f"{member.name} ({number} of {len(members)})")
         summaries.append(obtain(context, member))
     return summaries
@@ -222,14 +223,18 @@ def entry(member: Member, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": member.name, "path": f"{RUNS}/{member.name}", "state": "finished", "differs": dict(member.differs), **figures}
 
 
-def summed_up(recipe: Recipe, entries: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summed_up(
+    recipe: Recipe, entries: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], shipped: str | None = None
+) -> dict[str, Any]:
     """The part of a parent's summary that all series have.
 
     Args:
         recipe: of the series.
         entries: all of its runs.
         summaries: of the finished ones.
+        shipped: the run whose student is handed on, and whose budget counts; None: each run's does, for none is the one.
     """
+    budgets = {entry["name"]: entry.get("budget") or {} for entry in entries}
     seconds = [entry.get("seconds") or {} for entry in entries]
     return {
         "job": recipe.job,
@@ -238,6 +243,7 @@ def summed_up(recipe: Recipe, entries: Sequence[Mapping[str, Any]], summaries: S
         "primary": summaries[0]["primary"],
         "teacher_forwards": sum(entry.get("teacher_forwards") or 0 for entry in entries),
         "seconds": {name: round(sum(found.get(name) or 0.0 for found in seconds), 3) for name in ("train", "total")},
+        "budget": budget.over_runs(list(budgets.values())) if shipped is None else budgets[shipped],
         "runs": list(entries),
     }
 

@@ -284,7 +284,7 @@ def _finish(context: Context, recipe: SweepRecipe, entries: list[dict[str, Any]]
     shown = {name for found in configurations if found["front"] or found["chosen"] for name in found["runs"]}
     picked = by_name[best]
     summary = {
-        **series.summed_up(recipe, [_for_all_to_see(entry, shown) for entry in entries], summaries),
+        **series.summed_up(recipe, [_for_all_to_see(entry, shown) for entry in entries], summaries, best),
         "series": "sweep",
         "selection": {"by": "validation", "metric": metric, "higher_is_better": higher, "sampler": recipe.search},
         "chosen": {**chosen, "run": best},

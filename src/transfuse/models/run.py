@@ -41,7 +41,7 @@ def open_model(name: str, request: ModelRequest) -> Model:
         wanted = PARTS.get(part) or f"{part.replace(':', ' ')}{did_you_mean(part, there)}"
         fix = f"it has: {', '.join(there)}" if there else f"is it finished? transfuse resume {folder}"
         raise ModelError(f"the run has no {wanted}", f"run:{name}", fix)
-    model = file.open_model(str(there[part]), request)
+    model = _open(there[part], request)
     model.source = f"run:{folder}{hash_sign}{part if hash_sign else ''}"
     return model
 
@@ -50,6 +50,27 @@ def parts_in(path: Path) -> dict[str, Path]:
     """The networks that a run folder holds: part -> file."""
     places = {part: path / place for part, place in PARTS.items()}
     places |= {f"{PEER}{place.stem}": place for place in sorted((path / "peers").glob("*.safetensors"))}
+def _open(weights: Path, request: ModelRequest) -> Model:
+    """The network of a run, whose .json says what it is: nobody who opens a run knows its architecture by heart.
+
+    Raises:
+        ModelError: the .json is gone, or names a network that the weights don't fit.
+    """
+    told = weights.with_suffix(".json")
+    if not told.exists():
+        what = f"is missing, and without it nobody knows which network {weights.name} belongs to"
+        raise ModelError(what, str(told), "put it back: a run of the same recipe has the same one, and so has exports/safetensors")
+    try:
+        return file.open_model(str(weights), request)
+    except ModelError as error:
+        first, _, table = error.what.partition("\n")
+        if not table:
+            raise
+        example = " ".join(table.split("\n")[0].split())
+        what = f"names a network that {weights.name} doesn't fit: {first.rpartition(': ')[2]}, the first being {example}"
+        raise ModelError(what, str(told), "it was edited by hand: put it back as the run wrote it") from error
+
+
     return {part: place for part, place in places.items() if place.is_file()}
 
 

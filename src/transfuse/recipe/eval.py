@@ -28,10 +28,14 @@ class EvalRecipe(Recipe):
     """of the data; all: every labelled sample"""
     teachers: dict[PeerName, Annotated[ModelBlock, BeforeValidator(source_string)]] = Field(default={})
     """name -> model that the others are compared with: agreement, KL, who is right, likeness of features; `teacher: X` for one"""
+    top_k: Annotated[list[Count], Field(max_length=20)] = Field(default=[5])
+    """a classifier's label counts as found among the k likeliest classes, for each k; shown where there are more than k classes"""
     robustness: bool | list[str] = False
     """true: all 15 corruptions of pictures in 5 severities; or a list of corruptions or families (noise, blur, weather, digital)"""
     robustness_samples: Count | None = None
     """corrupt only so many pictures, evenly spread over the part; null: all"""
+    robustness_severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    """of 1 to 5; fewer are quicker, and their means are means of these"""
     batch_size: Count = 256
     """samples per forward pass; doesn't change the result"""
     budget: BudgetBlock = BudgetBlock()
@@ -48,6 +52,11 @@ class EvalRecipe(Recipe):
             if unknown or not value:
                 raise ValueError(f"unknown corruption '{unknown[0]}'; known: {', '.join(known)}" if unknown else "name some, or write true")
         return value
+
+    @field_validator("robustness_severities", "top_k")
+    @classmethod
+    def _each_once(cls, value: list[int]) -> list[int]:
+        return sorted(set(value))
 
     @field_validator("seeds", "validate", "track")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def as_recipe(arguments: Sequence[str]) -> list[str]:
     files, overrides, taken = [], [], []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and not Path(argument).exists():
+        if equals and not os.path.exists(argument):
             named = "." not in key and is_model(value) and key not in ("data", "teacher", "out")
             overrides.append(f"models.{key}={source_of(value)}" if named else argument)
             taken += [key] if named else []
@@ -45,11 +46,11 @@ def is_model(text: str) -> bool:
 
 
 def source_of(text: str) -> str:
-    """The source string of a path: `runs/a` -> `run:runs/a`; others as they are."""
+    """The source string of a path: `runs/a` -> `run:runs/a`; others as they are, too long ones (which os.path takes) as well."""
     path, _, part = text.rpartition("#")
-    if Path(text).expanduser().is_dir() or (path and part and Path(path).expanduser().is_dir()):
+    if os.path.isdir(os.path.expanduser(text)) or (path and part and os.path.isdir(os.path.expanduser(path))):
         return f"run:{text}"
-    if Path(text).expanduser().is_file() and text.endswith(_FILES):
+    if os.path.isfile(os.path.expanduser(text)) and text.endswith(_FILES):
         return f"predictions:{text}" if text.endswith(".npz") else f"file:{text}"
     return text
 

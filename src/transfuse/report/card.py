@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transfuse.report import asked, fusion, hub, loading, table, words
+from transfuse.report import asked, budget, exports, fusion, hub, loading, table, words
 from transfuse.report.collect import RunFiles, collect, write_whole
 
 
@@ -29,11 +29,11 @@ def render(run: RunFiles, repository: str | None = None) -> str:
     found = words.verdict(summary)
     student = run.recipe.get("student") or {"source": run.student.get("source", "student")}
     parts = [f"# {plain(asked.model(student))}", plain(found.sentence), *map(plain, found.details)]
-    parts += [plain(line) for _, line in words.budget(summary, run.recipe)]
+    parts += [plain(line) for _, line in budget.lines(summary, run.recipe)]
     parts.append(markdown_table(table.rows(summary)))
     control = f" The control is {words.control_is(summary)}." if "control" in summary["models"] else ""
     parts.append(f"Test split.{control} {table.latency_note(summary)}".strip())
-    for part in fusion.tables(summary):
+    for part in [*fusion.tables(summary), *exports.tables(run.path)]:
         parts += [f"## {part.heading}", plain(part.note), markdown_table(part.rows)]
     facts = [f"- {what}: {plain(answer)}" for what, answer in asked.lines(run.recipe)]
     facts += [

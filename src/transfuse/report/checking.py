@@ -57,6 +57,12 @@ class _Robustness(_Part):
     models: dict[str, _Errors]
 
 
+class _Limit(_Part):
+    asked: float
+    value: float | None = Field(alias="is")
+    met: bool | None
+
+
 class _Summary(_Part):
     job: str
     task: Literal["classification", "multilabel", "regression"]
@@ -66,6 +72,7 @@ class _Summary(_Part):
     transfer: _Transfer | None = None
     robustness: _Robustness | None = None
     runs: list[dict[str, Any]] = []
+    budget: dict[str, _Limit] = {}
 
 
 def check(summary: dict[str, Any], place: Path) -> None:
@@ -80,5 +87,5 @@ def check(summary: dict[str, Any], place: Path) -> None:
         key = ".".join(map(str, first["loc"]))
         shown = repr(first["input"])
         found = "is missing" if first["type"] == "missing" else f"is {shown[:60]}{'...' if len(shown) > 60 else ''}: {first['msg'].lower()}"
-        fix = "the file was damaged or edited by hand: take it from a backup, or run the job again"
+        fix = f"the file was edited by hand: delete it, and transfuse resume {place.parent} writes it anew"
         raise RunError(f"{key} {found}", where=str(place), fix=fix) from None

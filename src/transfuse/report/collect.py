@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,7 +101,7 @@ def collect_rest(run: RunFiles) -> RunFiles:
     else:
         run.student = {"classes": run.summary.get("classes")}
     for name in ("metrics.jsonl", "control/metrics.jsonl") if trained else ():
-        if name == "metrics.jsonl" or "control" in run.summary.get("models", {}):
+        if name == "metrics.jsonl" or _trains_control(run.summary):
             _optional(run, name, lambda place: _add_curves(run, place))
     for name in [*run.summary.get("models", {}), *run.summary.get("teachers", {})]:
         answers = _optional(run, f"predictions/{name}.npz", _predictions)
@@ -111,6 +111,12 @@ def collect_rest(run: RunFiles) -> RunFiles:
         kept = _optional(run, "samples/samples.npz", _samples)
         run.sample_ids, run.sample_inputs = kept if kept is not None else (None, None)
     return run
+
+
+def _trains_control(summary: Mapping[str, Any]) -> bool:
+    """Whether a control was trained by steps; that of a fusion is one of its sources, and a head on random features is fitted."""
+    fitted = (summary.get("extract") or {}).get("control") == "untrained"
+    return "control" in summary.get("models", {}) and "fusion" not in summary and not fitted
 
 
 def collect_frame(path: str | Path) -> RunFiles:
@@ -142,7 +148,8 @@ def _summary(path: Path) -> dict[str, Any]:
     try:
         summary = _mapping(place)
     except _DAMAGED as error:
-        raise RunError(f"can't be read: {error}", where=str(place)) from error
+        fix = f"it was cut off or damaged: transfuse resume {path} writes it anew"
+        raise RunError(f"can't be read: {error}", where=str(place), fix=fix) from error
     if not isinstance(summary.get("models", {} if "runs" in summary else None), dict):
         raise RunError("names no student", where=str(place), fix="give the folder of a single run")
     checking.check(summary, place)

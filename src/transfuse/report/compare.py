@@ -12,7 +12,7 @@ import numpy as np
 
 from transfuse.evaluate.outcomes import ClassOutcomes
 from transfuse.evaluate.paired import paired_tests
-from transfuse.report import words
+from transfuse.report import budget, words
 from transfuse.report.collect import RunFiles
 from transfuse.report.entries import Entry, entries_of, labels_of, numbered, read_run
 from transfuse.report.gallery import data_uri
@@ -114,8 +114,12 @@ def _notes(runs: Mapping[str, RunFiles], groups: Sequence[Group]) -> list[str]:
     jobs = sorted({str(run.summary["job"]) for run in runs.values()})
     if len(jobs) > 1:
         found.append(f"The jobs differ: {', '.join(jobs)}.")
-    gaps = [f"{label}: {gap}" for label, run in runs.items() for gap in run.gaps]
-    return found + gaps[:20] + ([f"{len(gaps) - 20} more files are missing."] if len(gaps) > 20 else [])
+    gaps: dict[str, list[str]] = {}
+    for label, run in runs.items():
+        for gap in run.gaps:
+            gaps.setdefault(gap.rstrip("."), []).append(label)
+    missing = [f"{gap} ({len(who)} runs: {_listed(who, 3)})." if len(who) > 1 else f"{who[0]}: {gap}." for gap, who in gaps.items()]
+    return found + missing[:20] + ([f"{len(missing) - 20} more files are missing."] if len(missing) > 20 else [])
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
@@ -133,6 +137,8 @@ def sentence(group: Group) -> str:
     reached += f" (95% interval {bounds})" if bounds else ""
     if len(valued) == 1:
         return f"{best.label}: {words.title(name)} {words.metric(name, best.value)}{f', 95% interval {bounds}' if bounds else ''}."
+    if group.tests and group.tests[0]["models"][0] != best.label:
+        return f"{reached}; its answers to single samples are not at hand, so what lies within chance of it can't be said."
     tied = [test["models"][1] for test in group.tests if test["interval"] and test["interval"][0] <= 0 <= test["interval"][1]]
     if group.tests and not tied:
         return f"{reached}; no other that answered the same samples is within chance of it."
@@ -164,11 +170,18 @@ def rows(group: Group) -> list[dict[str, str]]:
                 "MACs": words.quantity(block.get("macs")),
                 "latency": words.milliseconds(entry.latency),
                 "agreement": words.share(transfer.get("agreement")),
+                "budget": budget.cell(summary, entry.run.recipe) if entry.main else "",
             }
         )
     same_job = len({row["job"] for row in found}) == 1
     empty = [column for column in found[0] if not any(row[column] for row in found) or (column == "job" and same_job)]
     return [{column: value for column, value in row.items() if column not in empty} for row in found]
+
+
+def tested(group: Group) -> str | None:
+    """Against whom the tests are, where that is not the best of all: one whose answers to single samples are at hand."""
+    first = group.tests[0]["models"][0] if group.tests else None
+    return None if first is None or first == group.entries[0].label else first
 
 
 def test_rows(group: Group) -> list[dict[str, str]]:
@@ -180,7 +193,7 @@ def test_rows(group: Group) -> list[dict[str, str]]:
         found.append(
             {
                 "model": test["models"][1],
-                f"difference to {test['models'][0]}": apart,
+                ("difference to best" if tested(group) is None else "difference"): apart,
                 "95% interval": " to ".join(words.difference(group.metric, bound) for bound in test["interval"] or ()),
                 "only it right": str(test["only_second_right"]) if counted else "",
                 "only the best right": str(test["only_first_right"]) if counted else "",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 
+from transfuse.evaluate import corruptions
 from transfuse.evaluate.outcomes import ClassOutcomes
-from transfuse.report import compare, entry_plots, gallery, perclass, words
+from transfuse.report import compare, costs, entry_plots, gallery, perclass, words
 from transfuse.report.collect import write_whole
 from transfuse.report.compare import Comparison, Group
 from transfuse.report.entries import MOST_LOOKS, Entry
@@ -22,6 +25,7 @@ MARK = 'name="generator" content="transfuse'  # by which a page of ours is known
 _FEW_RUNS = 4  # whose recipes stand in columns; more stand in rows
 _MOST_KEYS = 14  # columns of a table of recipes
 _MOST_CLASSES = 20  # rows of a table of classes
+_CONFUSED = 4  # models whose confusions are counted side by side
 _MATRICES = 3  # models whose confusions are drawn in full
 _MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}  # matplotlib's, as text
 
@@ -32,12 +36,12 @@ def write(found: Comparison, path: str | Path) -> Path:
     Raises:
         RunError: the file can't be written.
     """
-    return write_whole(Path(path), render(found))
+    return write_whole(Path(path), render(found, Path(path).parent))
 
 
-def render(found: Comparison) -> str:
-    """The page as text. Everything that comes from the runs is escaped."""
-    return fill(values(found))
+def render(found: Comparison, folder: Path) -> str:
+    """The page as text, for a folder from which its links lead. Everything that comes from the runs is escaped."""
+    return fill(values(found, folder))
 
 
 def fill(content: dict[str, Any]) -> str:
@@ -45,8 +49,8 @@ def fill(content: dict[str, Any]) -> str:
     return template("compare.html.j2").render(**content)
 
 
-def values(found: Comparison) -> dict[str, Any]:
-    """What the template shows."""
+def values(found: Comparison, folder: Path | None = None) -> dict[str, Any]:
+    """What the template shows; with links to the runs' reports where the page's own folder is known."""
     count = sum(len(group.entries) for group in found.groups)
     return {
         "style": style(),
@@ -54,7 +58,7 @@ def values(found: Comparison) -> dict[str, Any]:
         "about": f"{len(found.runs)} folders, {count} models",
         "notes": found.notes,
         "budget": [],
-        "groups": [section(group) for group in found.groups],
+        "groups": [section(group, folder) for group in found.groups],
         "split_note": "Test split.",
         "recipes": recipes(found),
         "numbers": script_json({label: run.summary for label, run in found.runs.items()}),
@@ -65,7 +69,7 @@ def values(found: Comparison) -> dict[str, Any]:
     }
 
 
-def section(group: Group) -> dict[str, Any]:
+def section(group: Group, folder: Path | None = None) -> dict[str, Any]:
     """What the page shows of one group."""
     together = group.together
     pictures = _pictures(together)
@@ -75,13 +79,18 @@ def section(group: Group) -> dict[str, Any]:
         "sentence": compare.sentence(group),
         "rows": compare.rows(group),
         "looks": [(entry.look if entry.number < MOST_LOOKS else None) for entry in group.entries],
-        "links": [_link(entry) for entry in group.entries],
+        "links": [None if folder is None else _link(entry, folder) for entry in group.entries],
         "tests": compare.test_rows(group),
+        "tested": compare.tested(group),
+        "costs": costs.tables({entry.label: entry.block for entry in group.entries}),
+        "metrics": None,
+        "reasons": [],
         "figures": figures(group.entries),
         "latency_note": latency_note(group.entries),
         "fidelity": [],
         "classes": None,
         "robust": robust_rows(group.entries),
+        "severities": ", ".join(str(level) for level in next((e.severities for e in group.entries if e.robustness is not None), [])),
         "robust_note": "Frost is a generated texture; means are not divided by another network's errors.",
         "confusions": confusions(together),
         "matrices": matrices(together),
@@ -103,9 +112,15 @@ def latency_note(entries: Sequence[Entry]) -> str:
     return f"Latency: median of single forward passes (batch 1) in {told}, on the machine of each run.{apart}"
 
 
-def _link(entry: Entry) -> str | None:
+def _link(entry: Entry, folder: Path) -> str | None:
+    """The way from the page to a run's report: relative, so that both can be moved together, unless no such way leads there."""
     report = (entry.run.path / "report.html").absolute()
-    return report.as_uri() if report.exists() else None
+    if not report.exists():
+        return None
+    try:
+        return quote(Path(os.path.relpath(report, folder.absolute())).as_posix())
+    except ValueError:  # on another drive
+        return report.as_uri()
 
 
 def figures(entries: Sequence[Entry]) -> list[tuple[str, Markup]]:
@@ -124,16 +139,26 @@ def figures(entries: Sequence[Entry]) -> list[tuple[str, Markup]]:
 
 
 def robust_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """One row per model: its error on each corruption, the mean over severities."""
-    found = [(entry, entry.robustness) for entry in entries if entry.robustness is not None]
-    kinds = list(dict.fromkeys(kind for _, robust in found for kind in (robust or {})["errors"]))
-    rows = []
-    for entry, robust in found:
-        assert robust is not None
-        means = {kind: sum(values) / len(values) for kind, values in robust["errors"].items() if values}
-        row = {"model": entry.label, "none": words.share(robust["clean_error"]), "mean": words.share(robust["mean_corruption_error"])}
-        rows.append(row | {kind.replace("_", " "): words.share(means.get(kind)) for kind in kinds})
-    return rows
+    """The error on each corruption, the mean over severities: a column per model; of many models a row each, with means of families."""
+    columns = {entry.label: _robust_column(entry.robustness) for entry in entries if entry.robustness is not None}
+    if len(columns) > _FEW_RUNS:
+        families = ["none", "mean", *corruptions.FAMILIES]
+        return [{"model": label, **{name: words.share(found.get(name)) for name in families}} for label, found in columns.items()]
+    kinds = dict.fromkeys(kind for found in columns.values() for kind in found if kind not in corruptions.FAMILIES)
+    return [
+        {"corruption": kind.replace("_", " "), **{label: words.share(found.get(kind)) for label, found in columns.items()}}
+        for kind in kinds
+    ]
+
+
+def _robust_column(robust: Mapping[str, Any]) -> dict[str, float]:
+    """A model's mean errors: without corruption ("none"), over all, of each corruption and of each family."""
+    means = {kind: sum(values) / len(values) for kind, values in robust["errors"].items() if values}
+    found = {"none": robust["clean_error"], "mean": robust["mean_corruption_error"], **means}
+    for family, members in corruptions.FAMILIES.items():
+        own = [means[kind] for kind in members if kind in means]
+        found |= {family: sum(own) / len(own)} if own else {}
+    return found
 
 
 def _pictures(entries: Sequence[Entry]) -> dict[str, np.ndarray]:
@@ -145,8 +170,8 @@ def _pictures(entries: Sequence[Entry]) -> dict[str, np.ndarray]:
 
 
 def confusions(entries: Sequence[Entry]) -> tuple[list[str], list[tuple[str, str, list[int]]]]:
-    """(models, [(true class, taken for, how often by each)]): the commonest confusions of all models together."""
-    judged = [(entry, entry.outcomes) for entry in entries[:MOST_LOOKS] if isinstance(entry.outcomes, ClassOutcomes)]
+    """(models, [(true class, taken for, how often by each)]): the commonest confusions of the best few models together."""
+    judged = [(entry, entry.outcomes) for entry in entries[:_CONFUSED] if isinstance(entry.outcomes, ClassOutcomes)]
     if not judged:
         return [], []
     names = judged[0][0].run.names(judged[0][1].classes)
@@ -197,7 +222,7 @@ def models_csv(groups: Sequence[Group]) -> str:
                 writer.writerow([*start, name, block.get(name), "", ""])
             writer.writerow([*start, "latency_ms", entry.latency, "", ""])
             for kind, errors in (entry.robustness or {}).get("errors", {}).items():
-                for severity, error in enumerate(errors, 1):
+                for severity, error in zip(entry.severities, errors, strict=False):
                     writer.writerow([*start, f"error.{kind}.{severity}", error, "", ""])
     return buffer.getvalue()
 

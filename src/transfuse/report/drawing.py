@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -34,6 +35,7 @@ _VARIABLES = {
 _BY_NAME = {name: colour for colour, name in _VARIABLES.items()}
 EXTRAS = ["extra-1", "extra-2", "extra-3", "extra-4"]
 MARKERS = {"student": "o", "control": "s", "teacher": "^", "peer": "D"}
+_LEGEND, _HANDLE = 72, 6  # characters beside each other in a legend, and those that a line's picture takes
 _WIDTH = 4.6  # inches: 442 CSS pixels, so that a phone shrinks the text only a little
 _SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -75,8 +77,14 @@ def figure(height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def legend(axes: Axes) -> None:
-    """Names of the lines, where they hide least."""
-    axes.legend(labelcolor=colour("ink"), loc="best", handlelength=2.2, frameon=False, fontsize=8.5)
+    """Names of the lines above the figure: inside it they would lie on bars and lines that matplotlib doesn't look out for."""
+    drawn: Any = axes.figure
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        longest = max(map(len, labels)) + _HANDLE
+        columns = max(1, min(len(labels), _LEGEND // longest))
+        look: dict[str, Any] = {"labelcolor": colour("ink"), "handlelength": 2.2, "columnspacing": 1.4, "frameon": False, "fontsize": 8.5}
+        drawn.legend(handles, labels, loc="outside upper center", ncols=columns, **look)
 
 
 def plain_numbers(axis: Axis, decades: float) -> None:
@@ -92,7 +100,8 @@ def svg(drawn: Figure, description: str) -> Markup:
     """The figure as an inline <svg> element with a description for those who can't see it."""
     FigureCanvasSVG(drawn)
     buffer = io.StringIO()
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it measures text in its own font; the browser draws it in the page's
         drawn.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -110,5 +119,6 @@ def svg(drawn: Figure, description: str) -> Markup:
 
 
 def clipped(names: Sequence[str], length: int = 22) -> list[str]:
-    """Names short enough for an axis."""
-    return [name if len(name) <= length else name[: length - 1] + "…" for name in names]
+    """Names short enough for an axis; what is left out is in their middle, since the ends tell runs apart."""
+    tail = (length - 1) // 2
+    return [name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}" for name in names]

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from transfuse.errors import RunError
 from transfuse.evaluate.outcomes import Outcomes, outcomes
 from transfuse.report import words
-from transfuse.report.collect import Curve, Predictions, RunFiles, collect_frame, collect_rest
-from transfuse.report.series import is_series
+from transfuse.report.collect import Curve, Predictions, RunFiles, collect, collect_frame, collect_rest
+from transfuse.report.series import is_series, shipped
 
 _LOOKS = (
     *(("student", "o"), ("control", "s"), ("teacher", "^"), ("peer", "D"), ("extra-2", "v"), ("extra-3", "P"), ("ink", "X")),
@@ -56,6 +57,14 @@ class Entry:
         return self.run.summary["primary"]["name"]
 
     @property
+    def main(self) -> bool:
+        """Whether it is the one that the job is about: the student, or an evaluation's first model."""
+        summary = self.run.summary
+        if summary["job"] == "eval":
+            return self.model == next(iter(summary["models"]))
+        return self.model not in (summary.get("teachers") or {})
+
+    @property
     def value(self) -> float | None:
         """The primary metric."""
         return (self.block.get("metrics") or {}).get(self.primary)
@@ -94,6 +103,16 @@ class Entry:
         return self.run.curves.get(self.model) or (self.run.curves.get("student") if self.model == "fused" else None)
 
     @property
+    def rank(self) -> int:
+        """Its number in the table: 1 is the best."""
+        return self.number + 1
+
+    @property
+    def severities(self) -> list[int]:
+        """Those at which it was shown corrupted pictures."""
+        return (self.run.summary.get("robustness") or {}).get("severities") or [1, 2, 3, 4, 5]
+
+    @property
     def robustness(self) -> Mapping[str, Any] | None:
         return ((self.run.summary.get("robustness") or {}).get("models") or {}).get(self.model)
 
@@ -105,7 +124,18 @@ def read_run(path: str | Path) -> RunFiles:
         RunError: it holds no finished run, or its summary.json was damaged; names the file.
     """
     run = collect_frame(path)
-    return run if is_series(run.summary) and not run.summary["models"] else collect_rest(run)
+    if not is_series(run.summary):
+        return collect_rest(run)
+    name = shipped(run.summary)
+    if name is not None:  # the student is that of one of its runs, which has kept its answers
+        try:
+            inner = collect(run.path / name)
+        except RunError as error:
+            run.gaps.append(f"{name} can't be read: {error.what}")
+            return run
+        run.student, run.curves, run.predictions, run.gaps = inner.student, inner.curves, inner.predictions, run.gaps + inner.gaps
+        run.sample_ids, run.sample_inputs = inner.sample_ids, inner.sample_inputs
+    return run
 
 
 def entries_of(run: RunFiles, label: str, teachers: bool = False) -> list[Entry]:

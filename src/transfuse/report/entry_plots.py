@@ -18,7 +18,7 @@ from transfuse.report.entries import MOST_LOOKS, Entry
 from transfuse.report.plots import axis_title, curve_points, scale
 
 MOST_LINES = 60  # of a figure with a line for each model
-_NAMED = 6  # points of a front that are named
+_NEAR = 0.07  # of the width and height of what is drawn; numbers that are nearer would touch
 _APART = 1.02  # times; models whose costs differ by less have no front worth drawing
 _MOST_BINNED = 6  # models in a calibration figure
 _FEWEST = 5  # samples in a bin that is drawn
@@ -54,6 +54,11 @@ def _name(entry: Entry) -> str:
     return clipped([entry.label], 30)[0]
 
 
+def _numbered(entry: Entry, length: int) -> str:
+    """A name with the number that the table gives it: where there are many, short names may be alike."""
+    return f"{entry.rank}  {clipped([entry.label], length)[0]}"
+
+
 def dots(entries: Sequence[Entry]) -> Markup | None:
     """Each model's primary metric with its 95 % interval, on a line of its own, best first."""
     shown = [entry for entry in entries if entry.value is not None][:MOST_LINES]
@@ -67,7 +72,7 @@ def dots(entries: Sequence[Entry]) -> Markup | None:
         low, high = (factor * bound for bound in entry.interval or [value / factor] * 2)
         spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar([value], [height], xerr=spread, capsize=2.5, **_style(entry, 6, 1.3))
-    axes.set_yticks(range(len(shown))[::-1], clipped([entry.label for entry in shown], 26))
+    axes.set_yticks(range(len(shown))[::-1], [_numbered(entry, 24) if len(entries) > MOST_LOOKS else _name(entry) for entry in shown])
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel(axis_title(name))
     axes.grid(axis="y", visible=False)
@@ -118,19 +123,16 @@ def pareto(entries: Sequence[Entry], cost: str) -> Markup | None:
 
 
 def _name_front(axes: Axes, shown: Sequence[tuple[Entry, float]], points: Sequence[tuple[float, float]], front: Sequence[int]) -> None:
-    """Names of the best points of the front, above and below in turn so that neighbours don't meet."""
-    for turn, place in enumerate(front[-_NAMED:]):
-        entry = shown[place][0]
-        up = 9 if turn % 2 == 0 else -13
-        axes.annotate(
-            clipped([entry.label], 26)[0],
-            points[place],
-            xytext=(0, up),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7.5,
-            color=colour("ink"),
-        )
+    """The table's numbers at points of the front, the best first; a point that is near one that has its number goes without."""
+    costs, values = ([point[side] for point in points] for side in (0, 1))
+    wide, high = math.log(max(costs) / min(costs)) or 1.0, max(values) - min(values) or 1.0
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 8, "fontweight": "bold", "color": colour("ink")}
+    named: list[tuple[float, float]] = []
+    for place in reversed(front):
+        spot = math.log(points[place][0]) / wide, points[place][1] / high
+        if all(math.dist(spot, other) > _NEAR for other in named):
+            axes.annotate(str(shown[place][0].rank), points[place], xytext=(-4, 4), **look)
+            named.append(spot)
 
 
 def curves(entries: Sequence[Entry]) -> Markup | None:
@@ -191,9 +193,9 @@ def corrupted(entries: Sequence[Entry], kind: str | None = None) -> Markup | Non
         values = _by_severity(found, kind)
         if values:
             label = _name(entry)
-            axes.plot(range(len(values)), [100 * value for value in values], label=label, **_style(entry, 4, 1.4))
+            axes.plot([0, *entry.severities], [100 * value for value in values], label=label, **_style(entry, 4, 1.4))
     axes.set_xlabel("severity")
-    axes.set_xticks(range(6))
+    axes.set_xticks(range(max(shown[0][0].severities) + 1))
     axes.set_ylabel("error (%)")
     _legend(axes, [entry for entry, _ in shown])
     return svg(drawn, f"Error by severity, {(kind or 'mean over corruptions').replace('_', ' ')}")

@@ -35,6 +35,7 @@ def rows(summary: Summary) -> list[dict[str, str]]:
                 "ECE": "" if ece is None else words.metric("ece", ece),
                 "corruption error": words.share((robust.get(model) or {}).get("mean_corruption_error")),
                 "parameters": words.count(block.get("parameters")),
+                "MACs": words.quantity(block.get("macs")),
                 "size": words.size(block.get("bytes")),
                 "latency": words.milliseconds(words.latency(block)),
                 "agreement with teacher": words.share(agreement),
@@ -71,6 +72,7 @@ def fidelity_sections(summary: Summary) -> list[dict[str, Any]]:
     for model, teachers in (summary.get("fidelity") or {}).items():
         for teacher, figures in teachers.items():
             whole = {
+                "model": model,
                 "agreement": words.share(figures.get("agreement")),
                 "KL (nats)": "" if figures.get("kl") is None else f"{figures['kl']:.4g}",
                 "RMSE to teacher": "" if figures.get("rmse_to_teacher") is None else f"{figures['rmse_to_teacher']:.4g}",
@@ -123,10 +125,21 @@ def class_rows(summary: Summary) -> dict[str, Any] | None:
         row = {"class": first[place]["class"], "samples": f"{first[place]['samples']:,}"}
         if len(blocks) == 1:
             row |= {title: _share(first[place][key]) for key, title in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))}
+            row["AUROC"] = _three_digits(first[place].get("auroc"))
         else:
             row |= {f"{model} {measure}": _share(block[place][measure]) for model, block in blocks.items()}
+            row |= {f"{model} AUROC": _three_digits(block[place].get("auroc")) for model, block in blocks.items()}
         rows.append(row)
-    return {"rows": rows, "count": len(order), "measure": measure}
+    empty = [column for column in rows[0] if not any(row[column] for row in rows)] if rows else []
+    return {
+        "rows": [{column: value for column, value in row.items() if column not in empty} for row in rows],
+        "count": len(order),
+        "measure": measure,
+    }
+
+
+def _three_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

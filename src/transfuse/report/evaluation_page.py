@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transfuse.report import compare_page, evaluation, words
+from transfuse.report import budget, compare_page, evaluation, table
 from transfuse.report.collect import write_whole
 from transfuse.report.compare import compare
 from transfuse.report.page import data_uri, environment_lines
@@ -31,7 +31,7 @@ def render(path: str | Path) -> str:
     found = compare([path], teachers=True)
     run = next(iter(found.runs.values()))
     summary = run.summary
-    values = compare_page.values(found)
+    values = compare_page.values(found)  # without links: there is no page but this one
     values["heading"] = f"Evaluation on {(summary.get('data') or {}).get('source', run.path.name)}"
     said = evaluation.verdict(summary)
     values["about"] = " · ".join(filter(None, [run.path.name, str(run.environment.get("started") or "")]))
@@ -39,8 +39,10 @@ def render(path: str | Path) -> str:
     group["sentence"], values["notes"] = said.sentence, said.details
     group["fidelity"] = evaluation.fidelity_sections(summary)
     group["classes"] = evaluation.class_rows(summary)
+    group["metrics"] = table.all_metrics({**summary["models"], **summary["teachers"]})
+    group["reasons"] = table.reasons({**summary["models"], **summary["teachers"]})
     group["robust_note"] = robust_note(summary)
-    values["budget"] = words.budget(first_as_student(summary), run.recipe)
+    values["budget"] = budget.lines(summary, run.recipe)
     values["run"], values["environment"] = run, environment_lines(run.environment)
     values["recipes"] = None
     values["split_note"] = _PARTS.get(str((summary.get("data") or {}).get("part")), "")
@@ -50,11 +52,6 @@ def render(path: str | Path) -> str:
         *_classes_csv(summary),
     ]
     return compare_page.fill(values)
-
-
-def first_as_student(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary with its first model under the name that words about budgets look for."""
-    return {**summary, "models": {"student": next(iter(summary["models"].values()))}}
 
 
 def robust_note(summary: Mapping[str, Any]) -> str:
@@ -74,7 +71,8 @@ def _classes_csv(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "class", "samples", "precision", "recall", "f1"])
+    keys = ("class", "samples", "precision", "recall", "f1", "auroc")
+    writer.writerow(["model", *keys])
     for model, row in rows:
-        writer.writerow([model, *(row[key] for key in ("class", "samples", "precision", "recall", "f1"))])
+        writer.writerow([model, *(row.get(key) for key in keys)])
     return [data_uri("classes.csv", "text/csv", buffer.getvalue())]

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,10 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from transfuse.evaluate.calibration import reliability
-from transfuse.report import asked, exports, extraction, finetuning, flow, fusion, gallery, loading, perclass, plots, table, together, words
+from transfuse.report import (
+    asked,
+    budget,
+    costs,
+    exports,
+    extraction,
+    finetuning,
+    flow,
+    fusion,
+    gallery,
+    loading,
+    perclass,
+    plots,
+    table,
+    together,
+    words,
+)
 from transfuse.report.collect import Predictions, RunFiles, collect, write_whole
 from transfuse.report.drawing import role
 
@@ -43,11 +60,12 @@ def render(run: RunFiles) -> str:
         summary=summary,
         heading=_heading(run),
         verdict=words.verdict(summary),
-        budget=words.budget(summary, run.recipe),
+        budget=budget.lines(summary, run.recipe),
         rows=table.rows(summary),
         role=role,
         control_is=words.control_is(summary),
         fusion=[*fusion.tables(summary), *exports.tables(run.path)],
+        costs=costs.tables(table.models(summary)),
         latency_note=table.latency_note(summary),
         flow=flow.draw(run.recipe),
         asked=asked.lines(run.recipe),
@@ -57,8 +75,8 @@ def render(run: RunFiles) -> str:
         regression=_regression(run),
         views=gallery.views(run),
         disagreements=_disagreements(run),
-        metrics=_all_metrics(run),
-        reasons=_reasons(summary),
+        metrics=table.all_metrics(table.models(summary)),
+        reasons=table.reasons({**table.models(summary), "transfer": summary.get("transfer") or {}}),
         auto=[(key, asked.value_of(run.recipe, key), reason) for key, reason in run.auto.items()],
         python=loading.python(run.path, run.student),
         command=loading.command(run.path),
@@ -73,7 +91,13 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("transfuse.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["soft"] = soft
     return environment.get_template(name)
+
+
+def soft(text: str) -> Markup:
+    """A name that may be broken behind what joins its words, rather than inside them."""
+    return Markup(re.sub(r"([_/.-])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def style() -> Markup:
@@ -188,35 +212,6 @@ def _disagreements(run: RunFiles) -> dict[str, Any] | None:
         return None
     count, shown = gallery.disagreements(run, models["teacher"])
     return {"count": count, "all": len(models["student"].ids), "shown": shown}
-
-
-def _all_metrics(run: RunFiles) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
-    """Every metric of every model as summary.json has it: (models, [(metric, [(value, interval)])])."""
-    models = table.models(run.summary)
-    names = list(dict.fromkeys(name for block in models.values() for name in block.get("metrics") or {}))
-
-    def cell(block: Mapping[str, Any], name: str) -> tuple[str, str]:
-        value, bounds = (block.get("metrics") or {}).get(name), (block.get("intervals") or {}).get(name)
-        return ("undefined" if value is None else _digits(value, 4)), (
-            f"{_digits(bounds[0], 3)} – {_digits(bounds[1], 3)}" if bounds else ""
-        )
-
-    return list(models), [(words.title(name), [cell(block, name) for block in models.values()]) for name in names]
-
-
-def _digits(value: float, digits: int) -> str:
-    """Below 10 so many decimals, else so many significant digits."""
-    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
-
-
-def _reasons(summary: Mapping[str, Any]) -> list[str]:
-    """Why values are undefined, once each; where every model shares a reason it is said once."""
-    said: dict[str, list[str]] = {}
-    for model, block in [*table.models(summary).items(), ("transfer", summary.get("transfer") or {})]:
-        for name, reason in (block.get("reasons") or {}).items():
-            text = f"{'Interval of ' if name.startswith('intervals.') else ''}{words.title(name.removeprefix('intervals.'))}: {reason}"
-            said.setdefault(text, []).append(model)
-    return [f"{text} ({', '.join(models)})" for text, models in said.items()]
 
 
 def environment_lines(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

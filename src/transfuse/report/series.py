@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from transfuse.report import words
+from transfuse.report import budget, words
 from transfuse.report.words import Verdict
 
 Summary = Mapping[str, Any]
@@ -17,6 +17,14 @@ _KEYS = {"objectives.": "", "train.optimizer.": "", "teachers.": "", "train.": "
 def is_series(summary: Summary) -> bool:
     """Whether a summary.json is that of a job of several runs."""
     return "runs" in summary
+
+
+def shipped(summary: Summary) -> str | None:
+    """The folder of the run whose student a series hands on, below its own; None where none is the one."""
+    names = {"sweep": (summary.get("chosen") or {}).get("run"), "chain": "student"}
+    last = summary["runs"][-1]["name"] if summary["series"] in ("generations", "folds") else None
+    name = names.get(summary["series"], last)
+    return next((entry["path"] for entry in summary["runs"] if entry["name"] == name), None)
 
 
 def one_line(summary: Summary) -> str:
@@ -232,6 +240,7 @@ def rows(summary: Summary) -> list[dict[str, str]]:
             "gain": "" if transfer.get("gain") is None else words.difference(name, transfer["gain"]),
             "parameters": words.count((run.get("cost") or student).get("parameters")),
             "latency": words.milliseconds(words.latency(run.get("cost") or student)),
+            "budget": budget.cell(run, {}),
             "teacher forwards": "" if run.get("teacher_forwards") is None else f"{run['teacher_forwards']:,}",
         }
         found.append(row)
@@ -262,6 +271,7 @@ def model_rows(summary: Summary) -> list[dict[str, str]]:
                 words.title(name): words.metric(name, block["metrics"].get(name)),
                 "95% interval": words.interval(name, (block.get("intervals") or {}).get(name)),
                 "parameters": words.count(block.get("parameters")),
+                "MACs": words.quantity(block.get("macs")),
                 "size": words.size(block.get("bytes")),
                 "latency": words.milliseconds(words.latency(block)),
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfuse.report import asked, card, hub, series
+from transfuse.report import asked, budget, card, exports, hub, series
 from transfuse.report.collect import RunFiles, collect_frame, write_whole
 
 
@@ -22,8 +22,11 @@ def render(run: RunFiles) -> str:
     summary = run.summary
     found = series.verdict(summary)
     parts = [f"# {card.plain(series.heading(summary, run.recipe))}", card.plain(found.sentence), *map(card.plain, found.details)]
+    parts += [card.plain(line) for _, line in budget.lines(summary, run.recipe)]
     if models := series.model_rows(summary):
         parts.append(card.markdown_table(models))
+    for part in exports.tables(run.path):
+        parts += [f"## {part.heading}", card.plain(part.note), card.markdown_table(part.rows)]
     parts += ["## Runs", card.markdown_table(series.rows(summary)), *map(card.plain, series.notes(summary))]
     if spreads := series.spread_rows(summary)[0]:
         parts += ["## Over the runs", card.markdown_table(spreads)]

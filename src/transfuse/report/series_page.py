@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from transfuse.report import asked, exports, flow, series, series_plots
+from transfuse.report import asked, budget, costs, exports, flow, series, series_plots
 from transfuse.report.collect import RunFiles, collect_frame, write_whole
 from transfuse.report.page import data_uri, environment_lines, script_json, style, template
 
@@ -30,6 +30,7 @@ def render(run: RunFiles) -> str:
         summary=summary,
         heading=series.heading(summary, run.recipe),
         verdict=series.verdict(summary),
+        budget=budget.lines(summary, run.recipe),
         models=series.model_rows(summary),
         rows=series.rows(summary),
         reports=[entry["path"] if (run.path / entry["path"] / "report.html").exists() else None for entry in summary["runs"]],
@@ -37,6 +38,7 @@ def render(run: RunFiles) -> str:
         spreads=series.spread_rows(summary),
         spread_note=series.spread_note(summary),
         exported=exports.tables(run.path),
+        costs=costs.tables({name.replace("_", " "): block for name, block in summary["models"].items()}),
         figures=series_plots.figures(summary),
         flow=flow.draw(run.recipe),
         asked=asked.lines(run.recipe),

@@ -25,6 +25,7 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 words.title(name): words.metric(name, (block.get("metrics") or {}).get(name)),
                 "95% interval": words.interval(name, (block.get("intervals") or {}).get(name)),
                 "parameters": words.count(block.get("parameters")),
+                "MACs": words.quantity(block.get("macs")),
                 "size": words.size(block.get("bytes")),
                 "latency": words.milliseconds(words.latency(block)),
                 together: words.share(agreement.get(model) if block in summary["models"].values() else None),
@@ -32,6 +33,33 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         )
     empty = [column for column in found[0] if not any(row[column] for row in found)]
     return [{column: value for column, value in row.items() if column not in empty} for row in found]
+
+
+def all_metrics(blocks: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
+    """Every metric of every model as summary.json has it: (models, [(metric, [(value, interval)])])."""
+    names = list(dict.fromkeys(name for block in blocks.values() for name in block.get("metrics") or {}))
+
+    def cell(block: Mapping[str, Any], name: str) -> tuple[str, str]:
+        value, bounds = (block.get("metrics") or {}).get(name), (block.get("intervals") or {}).get(name)
+        shown = f"{_digits(bounds[0], 3)} – {_digits(bounds[1], 3)}" if bounds else ""
+        return "undefined" if value is None else _digits(value, 4), shown
+
+    return list(blocks), [(words.title(name), [cell(block, name) for block in blocks.values()]) for name in names]
+
+
+def _digits(value: float, digits: int) -> str:
+    """Below 10 so many decimals, else so many significant digits."""
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def reasons(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why values are undefined, once each; where several models share a reason it is said once."""
+    said: dict[str, list[str]] = {}
+    for model, block in blocks.items():
+        for name, reason in (block.get("reasons") or {}).items():
+            text = f"{'Interval of ' if name.startswith('intervals.') else ''}{words.title(name.removeprefix('intervals.'))}: {reason}"
+            said.setdefault(text, []).append(model)
+    return [f"{text} ({', '.join(models)})" for text, models in said.items()]
 
 
 def models(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

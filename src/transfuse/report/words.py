@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-_SHARES = {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "top5_accuracy"}
+_SHARES = {"accuracy", "precision", "recall", "f1", "balanced_accuracy"}
+_TOP = re.compile(r"top(\d+)_accuracy")
 _TITLES = {
     "accuracy": "accuracy",
     "f1": "F1",
@@ -20,7 +22,6 @@ _TITLES = {
     "map": "mean average precision",
     "hamming": "Hamming loss",
     "balanced_accuracy": "balanced accuracy",
-    "top5_accuracy": "top-5 accuracy",
     "precision": "precision (macro)",
     "recall": "recall (macro)",
     "kl": "KL",
@@ -32,14 +33,20 @@ Tone = Literal["good", "none", "bad"]
 
 def title(name: str) -> str:
     """What a metric is called in prose."""
-    return _TITLES.get(name, name.replace("_", " "))
+    top = _TOP.fullmatch(name)
+    return f"top-{top[1]} accuracy" if top else _TITLES.get(name, name.replace("_", " "))
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a share that is shown in per cent."""
+    return name in _SHARES or bool(_TOP.fullmatch(name))
 
 
 def metric(name: str, value: float | None) -> str:
     """87.12% for shares, four significant digits for others, "undefined" for None."""
     if value is None:
         return "undefined"
-    return f"{100 * value:.2f}%" if name in _SHARES else f"{value:.4g}"
+    return f"{100 * value:.2f}%" if is_share(name) else f"{value:.4g}"
 
 
 def interval(name: str, bounds: Sequence[float] | None) -> str:
@@ -47,13 +54,13 @@ def interval(name: str, bounds: Sequence[float] | None) -> str:
     if bounds is None:
         return ""
     low, high = bounds
-    return f"{100 * low:.2f} to {100 * high:.2f}%" if name in _SHARES else f"{low:.4g} to {high:.4g}"
+    return f"{100 * low:.2f} to {100 * high:.2f}%" if is_share(name) else f"{low:.4g} to {high:.4g}"
 
 
 def difference(name: str, value: float, signed: bool = True) -> str:
     """+2.10 points of accuracy (shares), +3.21 (others)."""
-    number = 100 * value if name in _SHARES else value
-    digits = ".2f" if name in _SHARES else ".4g"
+    number = 100 * value if is_share(name) else value
+    digits = ".2f" if is_share(name) else ".4g"
     return f"{number:{'+' if signed else ''}{digits}}"
 
 
@@ -205,7 +212,7 @@ def _on_the_source(summary: Mapping[str, Any], name: str) -> list[str]:
 
 def amount(name: str, gain: float, signed: bool = False) -> str:
     """2.10 points of accuracy."""
-    return f"{difference(name, gain, signed)} {'points of ' if name in _SHARES else 'in '}{title(name)}"
+    return f"{difference(name, gain, signed)} {'points of ' if is_share(name) else 'in '}{title(name)}"
 
 
 def _range(name: str, low: float, high: float) -> str:
@@ -284,23 +291,6 @@ def _agreement(summary: Mapping[str, Any]) -> list[str]:
     control = transfer.get("control_agreement")
     beside = f"; the control does on {share(control)}" if control is not None else ""
     return [f"It answers as its {teachers} on {share(transfer['agreement'])} of the {what}{beside}."]
-
-
-def budget(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[bool | None, str]]:
-    """What the recipe allowed the student to cost: (met or None if not measured, sentence)."""
-    asked, student = recipe.get("budget") or {}, summary["models"]["student"]
-    found = []
-    for key, is_now, show in (("bytes", student.get("bytes"), size), ("latency_ms", latency(student), milliseconds)):
-        limit = asked.get(key)
-        if limit is None:
-            continue
-        what = "Size" if key == "bytes" else "Latency at batch 1 (p50)"
-        if is_now is None:
-            found.append((None, f"{what}: at most {show(limit)} was asked for; it was not measured."))
-        else:
-            met = is_now <= limit
-            found.append((met, f"{what}: {show(is_now)}, at most {show(limit)} was asked for: {'met' if met else 'missed'}."))
-    return found
 
 
 def policy(block: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transfuse.core import ranks
 from transfuse.core.types import DataSet, Model, Samples
+from transfuse.evaluate import budget as budgets
 from transfuse.evaluate import cost, metrics
 from transfuse.evaluate.predict import original_units, predict
 from transfuse.evaluate.summary import model_summary, transfer_summary
@@ -21,6 +22,7 @@ from transfuse.jobs.parts.answers import Oracle
 from transfuse.jobs.rundir import replacing, write_json
 from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.control import StudentRecipe
+from transfuse.recipe.eval import EvalRecipe
 from transfuse.recipe.fuse import FuseRecipe
 from transfuse.report import card, page
 
@@ -172,11 +174,9 @@ def measured(model: Model, data: DataSet, threads: int) -> dict[str, Any]:
     return cost.measure(model.network.to("cpu"), data.train.exact([0], model.preprocess), threads=threads)
 
 
-def budget(recipe: StudentRecipe | FuseRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
+def budget(recipe: StudentRecipe | FuseRecipe | EvalRecipe, student: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, what it is, and whether it is met; empty where nothing was asked."""
-    latency = student["latency_ms"]["batch_1"]["p50"]
-    asked = {"bytes": (recipe.budget.bytes, student["bytes"]), "latency_ms": (recipe.budget.latency_ms, latency)}
-    return {name: {"asked": limit, "is": value, "met": value <= limit} for name, (limit, value) in asked.items() if limit is not None}
+    return budgets.verdicts(recipe.budget.model_dump(), student)
 
 
 def keep_samples(

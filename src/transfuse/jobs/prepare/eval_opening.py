@@ -57,7 +57,7 @@ def prepare(recipe: EvalRecipe, context: Context) -> Opened:
     assert recipe.data is not None
     given = context.live.data if context.live.data is not None else recipe.data.source
     data = sources.open_data(given, request_of(recipe.data, {**recipe.models, **recipe.teachers}))
-    for note in data.notes:
+    for note in [*_unfinished(recipe), *data.notes]:
         context.say(note)
     samples = part_of(data, recipe.part)
     if recipe.corruptions():
@@ -88,6 +88,17 @@ def _with_data(recipe: EvalRecipe, context: Context) -> tuple[EvalRecipe, dict[s
         return recipe.model_copy(update={"data": found}), {"data": f"the data of {block.source}, models.{name}"}
     fix = "for example: data=images:./photos (transfuse ls data)"
     raise RecipeError("is missing, and no model is a run whose data could be taken", where="data", fix=fix)
+
+
+def _unfinished(recipe: EvalRecipe) -> list[str]:
+    """A line for each model of a run that isn't finished: its weights are there, its own figures are not."""
+    found = []
+    for name, block in {**recipe.models, **recipe.teachers}.items():
+        folder = run_folder(block.source)
+        if folder is not None and RunDir(folder).resolved.exists() and not RunDir(folder).finished:
+            state = "its summary.json is damaged" if RunDir(folder).summary.exists() else "it has no summary.json"
+            found.append(f"{name}: the run is not finished, {state}; its weights are measured as they are (transfuse resume {folder})")
+    return found
 
 
 def run_folder(source: str) -> Path | None:
