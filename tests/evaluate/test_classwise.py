@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from transfuse.evaluate.calibration import reliability
 from transfuse.evaluate.classwise import per_class, reliability_rows
@@ -18,6 +18,10 @@ def test_precision_recall_and_f1_of_each_class_are_scikit_learns():
     for number, row in enumerate(rows):
         for key, values in zip(("precision", "recall", "f1", "samples"), expected, strict=True):
             assert (row[key] or 0) == pytest.approx(values[number])
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for number, row in enumerate(rows[:5]):
+        assert row["auroc"] == pytest.approx(roc_auc_score(labels == number, probabilities[:, number]))
+    assert rows[5]["auroc"] is None
     assert rows[4]["precision"] is None
     assert rows[5]["recall"] is None
     assert rows[5]["samples"] == 0
@@ -29,6 +33,7 @@ def test_several_labels_are_counted_by_class():
     rows = per_class(outcomes("multilabel", logits, labels), ["a", "b", "c"])
     expected = precision_recall_fscore_support(labels, logits > 0, zero_division=0)
     assert [row["f1"] for row in rows] == pytest.approx(expected[2])
+    assert [row["auroc"] for row in rows] == pytest.approx(roc_auc_score(labels, logits, average=None))
 
 
 def test_empty_bins_have_no_mean():

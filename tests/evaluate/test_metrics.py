@@ -95,6 +95,18 @@ def test_top5_gives_no_credit_for_saying_the_same_of_all_classes():
     assert metrics.compute("classification", np.zeros((100, 100)), labels)["top5_accuracy"] == pytest.approx(0.05)
 
 
+def test_any_k_counts_labels_among_the_k_likeliest_where_there_are_more_classes():
+    logits, labels = classification(classes=7)
+    found = metrics.with_reasons("classification", metrics.outcomes("classification", logits, labels), (1, 3, 7))[0]
+    assert found["top1_accuracy"] == found["accuracy"]
+    close(found["top3_accuracy"], sk.top_k_accuracy_score(labels, logits, k=3, labels=list(range(7))))
+    assert "top7_accuracy" not in found
+    assert "top5_accuracy" not in found
+    assert metrics.score("classification", "top3_accuracy", logits, labels) == found["top3_accuracy"]
+    with pytest.raises(RecipeError, match="no metric"):
+        metrics.higher_is_better("multilabel", "top3_accuracy")
+
+
 def test_multilabel_agrees_with_scikit_learn():
     logits, labels = multilabel()
     found = metrics.compute("multilabel", logits, labels)

@@ -17,6 +17,7 @@ from transfuse.jobs.compare import compare, rewrite
 from transfuse.report import compare as comparing
 from transfuse.report import words
 from transfuse.report.compare import flattened
+from transfuse.report.drawing import clipped
 from transfuse.report.entry_plots import front_of
 
 
@@ -219,3 +220,91 @@ def test_nested_recipes_are_flattened_by_name():
     assert flattened({"a": {"b": 1}, "objectives": [{"kd": {"t": 2}}, "mcc"], "list": [1, 2]}) == {
         "a.b": 1, "objectives.kd.t": 2, "objectives.mcc": "as it is", "list": [1, 2],
     }  # fmt: skip
+
+
+def as_seeds(runs, path, value):
+    """A parent folder of runs with other seeds: figures over them, and no answers of its own."""
+    path.mkdir()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    inner = zip(runs, summaries, strict=True)
+    spread = {"n": len(runs), "mean": value, "std": 0.01, "interval": [value - 0.02, value + 0.02], "min": value, "max": value}
+    parent = {
+        **{key: summaries[0][key] for key in ("job", "task", "primary")},
+        "series": "seeds",
+        "runs": [{"name": run.name, "path": run.name, "state": "finished", "differs": {}, **found} for run, found in inner],
+        "aggregate": {"n": len(runs), "models": {"student": {"metrics": {"accuracy": spread}}}, "teachers": {}, "transfer": {}},
+    }  # fmt: skip
+    (path / "summary.json").write_text(json.dumps(parent))
+    shutil.copy(runs[0] / "recipe.resolved.yaml", path / "recipe.resolved.yaml")
+    return path
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nobody_is_called_within_chance_of_a_mean_that_was_not_tested(three, tmp_path):
+    parent = as_seeds(three[:2], tmp_path / "seeds", 0.999)
+    found, path = compare([parent, *three], tmp_path / "page.html")
+    group = found.groups[0]
+    said = comparing.sentence(group)
+    assert group.tests[0]["models"][0] == group.entries[1].label
+    assert said.startswith("seeds (mean of 2) reaches the best accuracy")
+    assert "within chance of it can't be said" in said
+    assert f"Against {group.entries[1].label}, on the same samples" in read(path).words
+    row = next(row for row in comparing.rows(group) if row["model"] == "seeds (mean of 2)")
+    assert row["budget"] == "latency met in 0 of 2"  # as the recipe has it, from the runs' figures
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_series_shows_the_answers_of_the_run_that_it_hands_on_and_misses_none_of_its_own(three, tmp_path):
+    parent = tmp_path / "sweep"
+    shutil.copytree(three[0], parent / "runs" / "trial_0")
+    one = json.loads((three[0] / "summary.json").read_text())
+    entry = {"name": "trial_0", "path": "runs/trial_0", "state": "finished", "differs": {}}
+    (parent / "summary.json").write_text(
+        json.dumps({**one, "job": "sweep", "series": "sweep", "chosen": {"run": "trial_0"}, "runs": [entry]})
+    )
+    for name in ("recipe.yaml", "recipe.resolved.yaml", "env.json", "reasons.json"):
+        shutil.copy(three[0] / name, parent / name)
+    found, _ = compare([parent, three[2]], tmp_path / "page.html")
+    assert not any("is not there" in note for note in found.notes)
+    assert len(found.groups[0].together) == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_file_that_many_runs_miss_is_named_once(three, tmp_path):
+    for number in range(4):
+        (tmp_path / f"bare-{number}").mkdir()
+        shutil.copy(three[0] / "summary.json", tmp_path / f"bare-{number}" / "summary.json")
+    found, _ = compare(sorted(tmp_path.glob("bare-*")), tmp_path / "page.html")
+    said = [note for note in found.notes if "predictions/student.npz" in note]
+    assert said == ["predictions/student.npz is not there (4 runs: bare-0, bare-1, bare-2 and 1 more)."]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_links_stay_when_page_and_runs_are_moved_together(three, tmp_path):
+    for run in three[:2]:
+        shutil.copytree(run, tmp_path / "my runs" / run.name)
+        (tmp_path / "my runs" / run.name / "report.html").touch()
+    _, path = compare(sorted((tmp_path / "my runs").iterdir()), tmp_path / "pages" / "page.html")
+    links = [attributes["href"] for tag, attributes in read(path).tags if tag == "a" and "download" not in attributes]
+    assert links == ["../my%20runs/run-0/report.html", "../my%20runs/run-1/report.html"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_evaluation_from_before_top_k_and_with_fewer_severities_is_drawn(three, tmp_path):
+    errors = {"fog": [0.2, 0.4], "snow": [0.1, 0.2]}
+    robust = {"clean_error": 0.1, "errors": errors, "mean_corruption_error": 0.225, "mean_increase": 0.125}
+    run = tmp_path / "run"
+    shutil.copytree(three[0], run)
+    summary = json.loads((run / "summary.json").read_text())
+    models = {"student": robust}
+    summary["robustness"] = {"definition": "", "samples": 9, "severities": [1, 5], "models": models}
+    (run / "summary.json").write_text(json.dumps(summary))
+    found, path = compare([run, three[1]], tmp_path / "page.html")
+    assert found.groups[0].entries[0].severities == [1, 5]
+    assert "Means over severities 1, 5" in read(path).words
+
+
+def test_names_are_cut_in_their_middle_because_their_ends_tell_them_apart():
+    names = [f"temperature_{k}_widths_{w}_seed_{s}" for k, w, s in ((6, 192, 21), (6, 256, 29), (1, 64, 0))]
+    assert clipped(names, 26) == ["temperature_6…_192_seed_21", "temperature_6…_256_seed_29", "temperature_1…hs_64_seed_0"]
+    assert {len(name) for name in clipped(names, 26)} == {26}

@@ -135,12 +135,32 @@ def test_other_parts_of_live_data_and_regression_in_original_units(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_budget_is_met_or_missed(finished, tmp_path):
     limits = {"bytes": 3000, "latency_ms": 1e-9}
-    found = transfuse.eval(finished, out=tmp_path / "e", more={"budget": limits})
+    found = transfuse.eval(finished, out=tmp_path / "e", more={"budget": limits, "top_k": [3, 1]})
     assert found.summary["budget"]["bytes"]["met"] is True
     assert found.summary["budget"]["latency_ms"]["met"] is False
     page = found.report.read_text()
     assert "budget met" in page
     assert "budget missed" in page
+    metrics = found.summary["models"]["run"]["metrics"]
+    assert metrics["top1_accuracy"] == metrics["accuracy"]
+    assert "top5_accuracy" not in metrics
+    assert "top-3 accuracy" in page
+    assert 'href="report.html' not in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_a_whole_summary_is_measured_and_called_unfinished(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    summary = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(summary[: len(summary) // 2])
+    assert command(["eval", str(run), f"out={tmp_path / 'e'}", "samples=false"]) == 0
+    assert "the run is not finished, its summary.json is damaged" in capsys.readouterr().err
+    assert command(["report", str(run)]) == 2
+    assert f"transfuse resume {run} writes it anew" in capsys.readouterr().err
+    assert command(["resume", str(run)]) == 0
+    again = json.loads((run / "summary.json").read_text())
+    assert again["models"]["student"]["metrics"] == finished.summary["models"]["student"]["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -198,3 +218,5 @@ def test_models_are_named_after_what_they_are(tmp_path):
     ]  # fmt: skip
     assert given[0].endswith(f"=run:{tmp_path / 'a run'}")
     assert given[2].endswith(f"=file:{path}")
+    long = f"models.net.classes={json.dumps([str(number) for number in range(1001)])}"
+    assert as_recipe([long]) == [long]  # no system has a file with such a name, and asking for one is an error on some

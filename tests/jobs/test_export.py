@@ -46,6 +46,17 @@ def test_a_job_ships_what_its_recipe_asks_for_and_the_report_says_so(made):
     assert "Exported files" in run.report.read_text(encoding="utf-8")
 
 
+def test_report_and_card_tell_of_later_exports_too(made, tmp_path):
+    run, _ = made
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "exports")
+    transfuse.export(tmp_path / "run", "bf16")
+    for name in ("report.html", "README.md"):
+        text = (tmp_path / "run" / name).read_text(encoding="utf-8")
+        assert "Exported files" in text
+        assert "bf16" in text
+
+
 def test_one_line_opens_runs_exports_and_files(made):
     run, _ = made
     inputs = torch.randn(4, 5)
@@ -136,9 +147,11 @@ def test_the_command_refuses_other_peoples_folders_and_unknown_targets(made, tmp
     (tmp_path / "notes.txt").write_text("mine")
     assert cli(["export", str(run.path), "target=safetensors", f"out={tmp_path}"]) == 2
     assert cli(["export", str(run.path), "target=onx"]) == 2
+    assert cli(["export", str(tmp_path / "nosuch"), "target=safetensors"]) == 2
     assert cli(["export", "builtin:mlp", "target=safetensors", f"out={tmp_path / 'new'}"]) == 2
     said = capsys.readouterr().err
     assert "holds other files" in said
+    assert "no such run folder" in said
     assert "did you mean 'onnx'" in said
     assert "no data" in said
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

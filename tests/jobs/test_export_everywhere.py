@@ -109,9 +109,17 @@ def test_a_fusion_with_a_table_refuses_to_export_before_it_asks_anybody(start, s
 
 
 def test_generations_export_the_last_one_and_no_other(start):
-    run = start(job="born_again", generations=2, control="none", export=["safetensors"], data="bundled:digits", student=MLP)
+    limits = {"bytes": 1_000_000}
+    run = start(job="born_again", generations=2, control="none", export=["safetensors"], data="bundled:digits", student=MLP, budget=limits)
     agree(run.path, "safetensors")
     assert not list(run.path.glob("runs/*/exports"))
+    transfuse.export(run, "bf16")  # later, from the folder alone; the page stays that of all generations
+    for name in ("report.html", "README.md"):
+        text = (run.path / name).read_text(encoding="utf-8")
+        assert "bf16" in text
+        assert "Born-again networks on" in text
+        assert "generation" in text
+    assert run.summary["budget"]["bytes"]["met"]
     last, shipped = (transfuse.load(path) for path in (run.path / "runs" / "generation_2", run.path / "exports" / "safetensors"))
     inputs = torch.rand(3, 1, 8, 8)
     assert torch.equal(last(inputs), shipped(inputs))

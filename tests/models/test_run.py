@@ -1,5 +1,7 @@
 """The networks of a run folder."""
 
+import json
+
 import pytest
 import torch
 
@@ -29,6 +31,20 @@ def test_a_run_gives_its_student_teacher_and_control(tmp_path):
         expected = open_model("builtin:mlp", ModelRequest(outputs=2, input_shape=(3,), seed=seed)).network.linear.weight
         assert torch.equal(model.network.linear.weight, expected)
         assert model.source == f"run:{folder}{part}"
+
+
+def test_a_run_whose_student_json_is_gone_or_edited_is_told_so_in_a_line_or_two(run):
+    told = run / "student.json"
+    content = json.loads(told.read_text())
+    told.write_text(json.dumps({**content, "options": {**content["options"], "widths": [7, 7, 7]}}))
+    with pytest.raises(ModelError, match=r"names a network that student\.safetensors doesn't fit") as refused:
+        open_model(f"run:{run}", ModelRequest())
+    assert str(refused.value.where) == str(told)
+    assert len(str(refused.value).splitlines()) <= 3
+    told.unlink()
+    with pytest.raises(ModelError, match="is missing, and without it nobody knows") as refused:
+        open_model(f"run:{run}", ModelRequest())
+    assert "architecture:" not in str(refused.value)
 
 
 def test_a_peer_is_opened_by_its_name(run):

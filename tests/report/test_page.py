@@ -19,7 +19,7 @@ from transfuse.report import page, table, words
 from transfuse.report.collect import collect
 
 HOSTILE = ["<script>alert(1)</script>", "a&b", '"quoted"', "it's", "$5 <b>", "x" * 60, "]]>", "{{ 7 * 7 }}"]
-VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "circle"}
+VOID = {"meta", "br", "wbr", "img", "link", "input", "hr", "path", "use", "circle"}
 
 
 class Reader(HTMLParser):

@@ -131,7 +131,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
-        if tag not in ("meta", "br", "img", "path", "use", "rect", "link"):
+        if tag not in ("meta", "br", "wbr", "img", "path", "use", "rect", "link"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -141,6 +141,22 @@ class Tags(HTMLParser):
         if tag in ("path", "use", "rect"):
             return
         assert self.open.pop() == tag
+
+
+def test_budgets_are_shown_of_the_student_and_counted_over_seeds(folder):
+    verdict = {"asked": 5000, "is": 4000, "met": True}
+    found = {**chain(), "budget": {"bytes": verdict}}
+    text = series_page.write(folder(found)).read_text()
+    assert "Size: 4 kB, at most 5 kB was asked for: met." in text
+    counted = {"asked": 0.4, "is": 0.5, "met": False, "met_in": 2, "of": 3}
+    several = seeds()
+    several["budget"] = {"latency_ms": counted}
+    several["runs"][0]["budget"] = {"latency_ms": {"asked": 0.4, "is": 0.5, "met": False}}
+    path = folder(several)
+    said = "at most 0.4 ms was asked for; met in 2 of 3 runs, of which the largest has 0.5 ms."
+    assert said in series_page.write(path).read_text()
+    assert said in series_card.write(path).read_text()
+    assert [row["budget"] for row in series.rows(several)] == ["latency missed", "", ""]
 
 
 @pytest.mark.parametrize("make", [seeds, generations, chain, sweep])

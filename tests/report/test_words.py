@@ -2,7 +2,7 @@
 
 import pytest
 
-from transfuse.report import table, words
+from transfuse.report import budget, table, words
 
 
 def summary(gain, low, high, name="accuracy", student=0.87, control=0.85):
@@ -55,10 +55,10 @@ def test_what_can_not_be_said_is_not_said():
 def test_budgets_are_met_or_missed_by_what_was_measured():
     run = summary(0.1, 0.05, 0.2)
     run["models"]["student"]["latency_ms"] = {"batch_1": {"p50": 2.0, "p95": 3.0}}
-    found = words.budget(run, {"budget": {"bytes": 4000, "latency_ms": 1.5, "threads": 1}})
+    found = budget.lines(run, {"budget": {"bytes": 4000, "latency_ms": 1.5, "threads": 1}})
     assert [met for met, _ in found] == [True, False]
-    assert words.budget(summary(0.1, 0, 1), {"budget": {"latency_ms": 1.0}})[0][0] is None
-    assert words.budget(run, {}) == []
+    assert budget.lines(summary(0.1, 0, 1), {"budget": {"latency_ms": 1.0}})[0][0] is None
+    assert budget.lines(run, {}) == []
 
 
 @pytest.mark.parametrize(
