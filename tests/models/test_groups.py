@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.heads.architectures import OWN
 from transfuse.core.types import ModelRequest
+from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.models import open_model
 from transfuse.models.groups import layer_groups
@@ -26,11 +28,13 @@ NETWORKS = {  # source: (input shape, groups, the first and the last before the 
 
 @pytest.mark.parametrize("source", NETWORKS)
 def test_every_parameter_is_in_one_group_and_blocks_are_found(source):
+    import_torchvision()  # which other packages import, and fail where it is broken
     pytest.importorskip(source.split(":")[0] if not source.startswith("builtin") else "torch")
     shape, count, first, last = NETWORKS[source]
     with torch.device("meta") if "vit_b" in source else torch.device("cpu"):  # 86 million numbers that nobody looks at
         model = open_model(source, ModelRequest(outputs=5, input_shape=shape))
-    example = None if "vit_b" in source else torch.zeros(1, *shape)
+    with torch.device("meta") if "vit_b" in source else torch.device("cpu"):
+        example = torch.zeros(1, *shape)
     groups = layer_groups(model.network, example, model.fresh)
     assert (len(groups), groups[0].name, groups[-2].name, groups[-1].name) == (count, first, last, "head")
     found = [id(parameter) for group in groups for parameter in group.parameters]
@@ -39,9 +43,11 @@ def test_every_parameter_is_in_one_group_and_blocks_are_found(source):
 
 
 def test_a_transformer_of_the_hub_is_opened_to_its_layers():
+    import_torchvision()
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.DistilBertConfig(vocab_size=1000, dim=16, n_layers=3, n_heads=2, hidden_dim=32, num_labels=4)
-    names = [group.name for group in layer_groups(transformers.DistilBertForSequenceClassification(config))]
+    network = transformers.DistilBertForSequenceClassification(config)
+    names = [group.name for group in layer_groups(network, torch.zeros(1, 5, dtype=torch.int64))]
     assert [name for name in names if ".layer." in name] == [f"distilbert.transformer.layer.{number}" for number in range(3)]
 
 
@@ -72,26 +78,41 @@ def test_equal_values_are_told_apart_and_tied_weights_counted_once():
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-    groups = layer_groups(network)
+    groups = layer_groups(network, torch.zeros(1, 4))
     assert [len(group.parameters) for group in groups] == [2, 2, 2]
     assert len({id(parameter) for group in groups for parameter in group.parameters}) == 6
 
 
 def test_a_normalisation_joins_the_layer_before_it():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    assert [(group.name, len(group.parameters)) for group in layer_groups(network)] == [("0", 4), ("2", 4), ("head", 2)]
+    groups = layer_groups(network, torch.zeros(1, 3, 5, 5))
+    assert [(group.name, len(group.parameters)) for group in groups] == [
+        ("0", 4),
+        ("2", 4),
+        ("head", 2),
+    ]
 
 
 def test_a_copy_has_the_same_groups_of_its_own_parameters():
     model = open_model("builtin:resnet8", ModelRequest(outputs=3))
     copied = copy.deepcopy(model.network)
-    own, other = layer_groups(model.network), layer_groups(copied)
+    own, other = (layer_groups(network, torch.zeros(1, 3, 16, 16)) for network in (model.network, copied))
     assert [group.name for group in own] == [group.name for group in other]
     assert not {id(one) for group in own for one in group.parameters} & {id(one) for group in other for one in group.parameters}
 
 
 def test_a_network_without_parameters_or_head_is_refused():
     with pytest.raises(ModelError, match="no parameters"):
-        layer_groups(nn.Sequential(nn.ReLU()))
-    with pytest.raises(ModelError, match="could be its head"):
-        layer_groups(nn.Sequential(nn.Conv2d(1, 2, 3)))
+        layer_groups(nn.Sequential(nn.ReLU()), torch.zeros(1, 3))
+    with pytest.raises(ModelError, match="can't find the last layer"):
+        layer_groups(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), torch.zeros(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_head_of_a_network_of_any_make_is_its_last_group(name):
+    build, example, path = OWN[name]
+    network = build()
+    head = layer_groups(network, example())[-1]
+    own = {id(parameter) for parameter in network.get_submodule(path).parameters()}
+    assert own <= {id(parameter) for parameter in head.parameters}
+    assert len(head.parameters) - len(own) == (1 if name == "twins that share a weight" else 0)

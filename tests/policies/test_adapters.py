@@ -27,7 +27,7 @@ KINDS = [
 def dressed(name, settings, seed=3):
     model = open_model("builtin:resnet8", ModelRequest(outputs=3, input_shape=(3, 16, 16)))
     policy = policies.get(name)(**settings)
-    groups = layer_groups(model.network)
+    groups = layer_groups(model.network, torch.zeros(1, 3, 16, 16))
     policy.dress(model.network, groups[-1].parameters, seed)
     return model.network, policy, groups[-1].parameters
 
@@ -39,7 +39,7 @@ def test_adapters_begin_without_effect_learn_alone_and_merge(name, settings):
     inputs = torch.randn(4, 3, 16, 16)
     network, policy, head = dressed(name, settings)
     torch.testing.assert_close(network.eval()(inputs), plain(inputs))
-    (phase,) = policy.phases(layer_groups(network, None, head))
+    (phase,) = policy.phases(layer_groups(network, torch.zeros(1, 3, 16, 16), head))
     trained = {id(parameter) for rate in phase.rates for parameter in rate.parameters}
     original = {id(parameter) for key, parameter in network.named_parameters() if "base_layer" in key}
     assert original

@@ -51,19 +51,17 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
     record = {"path": path, "place": place, "layers": told(layers)}
     if not path:
         raise ModelError(f"{type(network).__name__} is a single layer, so nothing can be put into it")
-    parent, _, name = path.rpartition(".")
     try:
-        holder, module = network.get_submodule(parent), network.get_submodule(path)
-        twins = [twin for twin, same in network.named_modules(remove_duplicate=False) if same is module and twin != path]
+        module = network.get_submodule(path)
     except AttributeError as error:
         raise ModelError(f"{type(network).__name__} has no module '{path}'") from error
     grown = nn.Sequential(*layers).train(module.training)
     placed = {"before": nn.Sequential(grown, module), "after": nn.Sequential(module, grown), "instead": grown, "replace": layers[0]}[place]
     placed.training = module.training
-    setattr(holder, name, placed)
-    for twin in twins if place in ("instead", "replace") else ():  # a module under two names is one layer
-        above, _, last = twin.rpartition(".")
-        setattr(network.get_submodule(above), last, placed)
+    if place in ("instead", "replace"):
+        put(network, path, placed)
+    else:
+        _set(network, path, placed)
     for layer in layers:
         if isinstance(layer, Gathered):
             layer.attach(network)  # now that it is there: a tap may be the layer's own place
@@ -74,6 +72,18 @@ def graft(network: nn.Module, path: str, place: Place, layers: Sequence[nn.Modul
             setattr(network, _RECORD, earlier)
             return
     setattr(network, _RECORD, [*earlier, record])
+
+
+def put(network: nn.Module, path: str, layer: nn.Module) -> None:
+    """Puts a layer in the place of the module at a path, and wherever else that module is registered: under two names it is one layer."""
+    module = network.get_submodule(path)
+    for twin in [twin for twin, same in network.named_modules(remove_duplicate=False) if same is module]:
+        _set(network, twin, layer)
+
+
+def _set(network: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, layer)
 
 
 def _without(record: dict[str, Any], path: str, layer: nn.Module) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -99,7 +100,11 @@ def require_in_front(ending: Ending, path: str, whose: str) -> None:
 def _run(network: nn.Module, path: str, example: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Input and output of a layer in one forward pass, and the network's outputs."""
     ran: list[tuple[Tensor, Tensor]] = []
-    hook = network.get_submodule(path).register_forward_hook(lambda _module, given, made: ran.append((given[0], made)))
+
+    def note(_module: nn.Module, given: Any, made: Any) -> None:
+        ran.append((given[0], made))
+
+    hook = network.get_submodule(path).register_forward_hook(note)
     try:
         outputs = main_output(network(example))
     finally:

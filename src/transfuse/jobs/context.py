@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,18 @@ class Context:
             if ranks.rank() == 0:
                 self.reporter.say(text)
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Inside, what is said waits until all has gone well: who is refused reads why, and not what a job would have done before that."""
+        reporter, held = self.reporter, _Held(self.reporter)
+        self.reporter = held
+        try:
+            yield
+        finally:
+            self.reporter = reporter
+        for line in held.lines:
+            reporter.say(line)
+
     def listen(self, progress: Progress) -> None:
         """A training loop's listener."""
         if progress.note:
@@ -87,6 +100,23 @@ class Context:
     def ledger(self) -> dict[str, Any]:
         path = self.rundir.path / "ledger.json"
         return read_figures(path)
+
+
+@dataclass
+class _Held:
+    """A reporter that passes progress on and keeps lines for later."""
+
+    reporter: Reporter
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, progress: Progress) -> None:
+        self.reporter.progress(progress)
+
+    def result(self, summary: Mapping[str, Any], path: Path) -> None:
+        self.reporter.result(summary, path)
 
 
 def read_figures(path: Path) -> dict[str, Any]:

@@ -108,11 +108,18 @@ def prepare(recipe: ExtractRecipe, context: Context) -> Ready:
     """
     if ranks.world_size() > 1:
         raise RecipeError("features are extracted by one process", where="torchrun", fix="start it as one process")
+    with context.holding():
+        return _prepared(recipe, context)
+
+
+def _prepared(recipe: ExtractRecipe, context: Context) -> Ready:
     context.rundir.refuse_occupied()
     data = open_data(recipe, context)
     for warning in data_check.check(data):
         context.say(warning)
+    plan = fitting.plan_of(recipe, data)
     backbone = open_backbone(recipe.model, data, recipe.seed, context.live.student)
+    paths = feature_paths(backbone, recipe.paths, example(backbone, data))
     for note in backbone.notes:
         context.say(f"model: {note}")
     resolved, reasons = resolve(recipe, opening.facts_about(data, [data.train], context, data.outputs))
@@ -121,15 +128,13 @@ def prepare(recipe: ExtractRecipe, context: Context) -> Ready:
         reasons = {key: reason for key, reason in reasons.items() if not key.startswith("train.")}
     for line in sentences(resolved, reasons):
         context.reporter.say(line)
-    plan = fitting.plan_of(resolved, data)
     fitting.sample_folds(resolved, data, plan)
-    paths = feature_paths(backbone, resolved.paths, example(backbone, data))
     views = int(resolved.augment.views) if asked(resolved.augment.model_dump()) else 0
     fitting.refuse_components(resolved, feature_width(backbone, paths, example(backbone, data)), len(data.train), views)
     refuse_augmentation(resolved.augment, data)
     refuse_unwritable(Path(resolved.cache.dir))
     if resolved.control == "untrained" or resolved.control in TRAINED:
-        from_scratch(backbone, None, 0)
+        from_scratch(backbone, example(backbone, data), None, 0)
     elif resolved.control != "none":
         control.of_run(resolved.control)
     return Ready(resolved, reasons, data, backbone, paths)
@@ -195,7 +200,7 @@ def obtain_control(context: Context, ready: Ready) -> Model | None:
     recipe, data = ready.recipe, ready.data
     seed = seeds.derive(recipe.seed, "init", "student")
     if recipe.control == "untrained":
-        network = from_scratch(ready.backbone, None, seed)
+        network = from_scratch(ready.backbone, example(ready.backbone, data), None, seed)
         network.network.to(context.device)
         rows = rows_of(Extractor(context, network, ready.paths, recipe.cache, "control features"), recipe, data)
         fitted = fitting.fit(context, recipe, data, rows, context.rundir.path / "control" / "choice.json", "control head")
@@ -204,7 +209,7 @@ def obtain_control(context: Context, ready: Ready) -> Model | None:
         context.say("control: the same head on the same network with random weights")
         return found
     if recipe.control in TRAINED:
-        untrained = from_scratch(ready.backbone, data.outputs, seed)
+        untrained = from_scratch(ready.backbone, example(ready.backbone, data), data.outputs, seed)
         untrained.preprocess = preprocess_of(recipe.model, untrained, data)
         untrained.classes, untrained.target = list(data.classes) or None, data.target
         label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]

@@ -91,11 +91,11 @@ def save_model(model: Model, path: Path, extra: dict[str, Any]) -> None:
     save(model, path, extra)
 
 
-def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None) -> Model:
+def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None, outputs: int | None = None) -> Model:
     """The model with its outputs selected and ordered so that output k is class k of the data."""
     from transfuse.models.classes import fit_to_classes as fit
 
-    return fit(model, classes, mapping)
+    return fit(model, classes, mapping, outputs)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

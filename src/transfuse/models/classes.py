@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transfuse.core.registry import did_you_mean
 from transfuse.core.types import Model
 from transfuse.errors import ModelError
-from transfuse.models.surgery import outputs_of
 
 
 class SelectedOutputs(nn.Module):
@@ -43,20 +42,21 @@ class SelectedOutputs(nn.Module):
         return self.network(inputs).index_select(1, self.outputs)
 
 
-def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None) -> Model:
+def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None, outputs: int | None = None) -> Model:
     """The model with outputs selected and ordered so that output k is class k of the data.
 
     Args:
         model: is not changed; the result shares its weights.
         classes: the data's, in order; empty (regression) returns the model as it is.
         mapping: {class of the data: output number}, or names of all outputs in order, or None: by the model's own class names.
+        outputs: how many the model has, where its options don't tell; None: not known, and not checked here.
 
     Raises:
         ModelError: counts differ and no mapping says what to do; a class without output; an output that doesn't exist.
     """
     if not classes:
         return model
-    count = _count(model)
+    count = _count(model) or outputs
     if isinstance(mapping, dict):
         return _select(model, classes, _by_number(mapping, classes, count, model.source))
     known = mapping if mapping is not None else model.classes
@@ -83,7 +83,7 @@ def _count(model: Model) -> int | None:
         return model.table[1].shape[1]
     if isinstance(model.module, SelectedOutputs):
         return len(model.module.outputs)
-    return model.options.get("outputs") or (None if model.module is None else outputs_of(model.module))
+    return model.options.get("outputs")
 
 
 def _some(names: list[str]) -> str:

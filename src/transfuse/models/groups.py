@@ -8,38 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transfuse.core.last_layers import find_heads
 from transfuse.core.policy import Group
 from transfuse.core.taps import undisturbed
 from transfuse.errors import ModelError
-from transfuse.models.surgery import head_parameters
 
 HEAD = "head"
 BLOCKS_SHARE = 0.85  # of a module's parameters, embeddings aside, that lie in its list of blocks, if it is a stage rather than a block
 _LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def layer_groups(network: nn.Module, example: Tensor | None = None, fresh: Collection[nn.Parameter] = ()) -> list[Group]:
+def layer_groups(network: nn.Module, example: Tensor, fresh: Collection[nn.Parameter] = ()) -> list[Group]:
     """The network's parameters in groups by depth: stem first, one group per block, the head last and called "head".
 
     timm's networks say their groups themselves (`group_matcher`). Of others, lists of layers and stages made of equal blocks are opened
     up, down to blocks or single layers; a layer of nothing but vectors (a normalisation) joins the one before it. Groups are ordered by
-    when they run for the example, else by registration. Each parameter is in one group, told by identity: equal values prove nothing, and
+    when they run for the example. Each parameter is in one group, told by identity: equal values prove nothing, and
     a tied weight counts where it comes first, or as the head's.
 
     Args:
         network: any.
         example: one preprocessed sample, [1, ...].
-        fresh: parameters that start anew; they are the head. Without them it is the last linear layer or 1x1 convolution.
+        fresh: parameters that start anew; they are the head. Without them it is what the main output is made by (`core.last_layers`).
 
     Raises:
-        ModelError: no parameters, or no layer that could be the head.
+        ModelError: no parameters, or no layer is the head; lists those that might be meant.
     """
     if next(network.parameters(), None) is None:
         raise ModelError(f"{type(network).__name__} has no parameters, so there is nothing to train", fix="give another model")
-    heads = list(fresh) or list(head_parameters(network))
-    if not heads:
-        what = f"{type(network).__name__} has no linear layer or 1x1 convolution that could be its head"
-        raise ModelError(what, fix="end the network in a linear layer")
+    heads = list(fresh) or list(dict.fromkeys(own for head in find_heads(network, example) if head.main for own in head.layer.parameters()))
     taken = {id(parameter) for parameter in heads}
     groups: list[Group] = []
     for name, parameters in _by_timm(network) or _by_structure(network, example):
@@ -84,15 +81,15 @@ def _main_path(parameters: Mapping[str, nn.Parameter]) -> str:
     return path or first.rpartition(".")[0] or first
 
 
-def _by_structure(network: nn.Module, example: Tensor | None) -> list[tuple[str, list[nn.Parameter]]]:
+def _by_structure(network: nn.Module, example: Tensor) -> list[tuple[str, list[nn.Parameter]]]:
     """(path, parameters) of blocks and single layers, in the order in which they run."""
     found = list(_units(network, ""))
-    when = _order_of_running(network, example) if example is not None else {}
+    when = _order_of_running(network, example)
     ran = {id(parameter): place for parameter, place in when.values()}
     latest = len(ran)
 
     def place(entry: tuple[str, list[nn.Parameter]]) -> int:
-        return min((ran[id(parameter)] for parameter in entry[1] if id(parameter) in ran), default=-1 if not ran else latest)
+        return min((ran[id(parameter)] for parameter in entry[1] if id(parameter) in ran), default=latest)
 
     loose = [entry for entry in found if entry[0].endswith(".*") or entry[0] == "*"]  # tokens and embeddings held by a parent: stem
     units = [entry for entry in found if entry not in loose]

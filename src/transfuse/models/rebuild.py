@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from transfuse.core.grafts import regraft
+from transfuse.core.preprocess import Preprocess
+from transfuse.core.taps import undisturbed
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import open_model
-from transfuse.models.surgery import find_head, head_parameters, replace_head
+from transfuse.models.heads.linear import Linear
+from transfuse.models.heads.placing import renew_head
 from transfuse.models.weights import fit_names, load_into
 
 
@@ -49,9 +53,7 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
         if architecture.startswith("ensemble:"):
             fix = "distil it into a network of its own first, or name outputs with classes: {name: output number, ...}"
             raise ModelError(f"an ensemble keeps its {outputs} outputs, {wanted} were asked for", where, fix)
-        replace_head(model.network, wanted, request.seed)
-        model.fresh = head_parameters(model.network)
-        model.options["outputs"] = wanted
+        renew_head(model, Linear(), wanted, _blank(model, request, where), request.seed)
         model.notes.append(f"the last layer was replaced: the file has {outputs} outputs, {wanted} are needed")
     return model
 
@@ -61,16 +63,48 @@ def _columns(state: dict[str, Tensor]) -> tuple[int, ...] | None:
     return next(((value.shape[1],) for value in state.values() if value.ndim == 2), None)
 
 
+def _blank(model: Model, request: ModelRequest, where: str) -> Tensor:
+    """One sample of zeros that the network takes.
+
+    Raises:
+        ModelError: nothing says of which shape that is.
+    """
+    tried = list(dict.fromkeys(tuple(shape) for shape in (*_shapes(model.options, model.preprocess), request.input_shape) if shape))
+    for shape in tried:
+        inputs = torch.zeros(1, *shape)
+        try:
+            with undisturbed(model.network):
+                model.network(inputs)
+        except (RuntimeError, ValueError, TypeError, AssertionError):
+            continue
+        return inputs
+    shown = ", ".join("x".join(map(str, shape)) for shape in tried) or "none is known"
+    what = f"its last layer can't be found, as {model.source} takes none of the inputs it was shown ({shown})"
+    raise ModelError(what, where, "say how large they are with options, such as {img_size: 224}")
+
+
+def _shapes(options: Mapping[str, Any], preprocess: Preprocess | None) -> Iterator[Sequence[int] | None]:
+    """Shapes that inputs might have, as far as a network's options and preprocessing, or those of its members, tell."""
+    yield options.get("input_shape")
+    channels = options.get("in_chans") or (preprocess.channels if preprocess is not None else None) or 3
+    for size in (options.get("img_size"), preprocess.size if preprocess is not None else None):
+        if size:
+            yield channels, *(size if isinstance(size, (list, tuple)) else (size, size))
+    for member in options.get("members", []):
+        yield from _shapes(member["options"], Preprocess.from_dict(member["preprocess"]))
+
+
 def _said_by_file(model: Model, state: dict[str, Tensor], request: ModelRequest) -> ModelRequest | None:
     """The request with the file's own outputs and input channels, or None where the draft already has them."""
     draft = model.network
     named = fit_names(state, draft)
     said = request
-    head = find_head(draft)
-    if head is not None:
-        rows = named.get(f"{head[0]}.weight")
-        if rows is not None and rows.shape[0] != head[1].weight.shape[0]:
-            said = replace(said, outputs=rows.shape[0], options={**said.options, "outputs": rows.shape[0]})
+    outputs = model.options.get("outputs")
+    own = {name: value.shape for name, value in draft.state_dict().items() if name in named and value.shape != named[name].shape}
+    # what has a row for each output, and another number of rows in the file: the last layer, its bias, its twins
+    rows = {named[name].shape[0] for name, shape in own.items() if shape[:1] == (outputs,) and shape[1:] == named[name].shape[1:]}
+    if len(rows) == 1:
+        said = replace(said, outputs=(found := rows.pop()), options={**said.options, "outputs": found})
     stem = next(((path, layer) for path, layer in draft.named_modules() if isinstance(layer, nn.Conv2d)), None)
     kernel = named.get(f"{stem[0]}.weight") if stem is not None else None
     if stem is not None and kernel is not None and kernel.ndim == 4 and kernel.shape[1] != stem[1].weight.shape[1]:

@@ -16,8 +16,11 @@ from transfuse.core.registry import did_you_mean
 from transfuse.core.types import Model, ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.models.surgery import fresh_weights, head_parameters, outputs_of, replace_head
+from transfuse.models.heads.linear import Linear
+from transfuse.models.heads.placing import renew_head
+from transfuse.models.surgery import fresh_weights
 
+_OUTPUTS = 1000  # of torchvision's own constructors, where nobody says how many
 _AUXILIARY = ("googlenet", "inception_v3")  # have extra heads in training, which no other code here expects
 
 
@@ -64,7 +67,7 @@ def _fresh(architecture: str, request: ModelRequest) -> Model:
     settings = {**_settings(architecture, options), **({} if outputs is None else {"num_classes": outputs})}
     with fresh_weights(request.seed):
         module = _build(architecture, None, settings, source)
-    recorded = {**options, "outputs": outputs or outputs_of(module)}
+    recorded = {**options, "outputs": outputs or _OUTPUTS}
     preprocess = _preprocess(weights.DEFAULT) if len(weights) else None
     return Model(module.eval(), source, architecture=source, options=recorded, preprocess=preprocess)
 
@@ -80,20 +83,19 @@ def _pretrained(architecture: str, wanted: str, request: ModelRequest, source: s
     module = _build(architecture, entry, _settings(architecture, options), source)
     if architecture in _AUXILIARY:
         options["transform_input"] = True  # which torchvision turns on for these weights
-    outputs = outputs_of(module)
+    outputs, preprocess = len(entry.meta["categories"]), _preprocess(entry)
     model = Model(
         module.eval(),
         source,
         architecture=f"torchvision:{architecture}",
         options={**options, "outputs": outputs},
-        preprocess=_preprocess(entry),
+        preprocess=preprocess,
         classes=list(entry.meta["categories"]),
         pretrained=True,
     )
     if request.outputs is not None and request.outputs != outputs:
-        replace_head(module, request.outputs, request.seed)
-        model.fresh = head_parameters(module)
-        model.options["outputs"], model.classes = request.outputs, None
+        renew_head(model, Linear(), request.outputs, torch.zeros(1, 3, *(preprocess.size or ())), request.seed)
+        model.classes = None
         model.notes.append(f"the last layer was replaced: the weights have {outputs} outputs, {request.outputs} are needed")
     return model
 

@@ -34,7 +34,8 @@ from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
 from transfuse.jobs.train import control, probing
 from transfuse.jobs.train.training import steps_of
 from transfuse.models.groups import layer_groups
-from transfuse.models.surgery import head_parameters, replace_head
+from transfuse.models.heads.linear import Linear
+from transfuse.models.heads.placing import renew_head
 from transfuse.recipe.finetune import START, DepthBlock, FinetuneRecipe
 from transfuse.recipe.resolve import resolve, sentences
 
@@ -69,12 +70,8 @@ def open_network(recipe: FinetuneRecipe, data: DataSet, context: Context) -> Mod
     Raises:
         ModelError: unknown, without trained weights, or its outputs don't match the data.
     """
-    try:
-        model = open_student(recipe.model, data, recipe.seed, context.live.student)
-        initialise(context, recipe.model, data, model, recipe.seed, where="model")
-    except ModelError as error:
-        where = f"model{error.where.removeprefix('student')}" if error.where and error.where.startswith("student") else error.where
-        raise ModelError(error.what, where, error.fix) from error
+    model = open_student(recipe.model, data, recipe.seed, context.live.student, key="model")
+    initialise(context, recipe.model, data, model, recipe.seed, where="model")
     if not model.pretrained:
         fix = "give a source with weights (file:, run:, torchvision:NAME@WEIGHTS, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights, so there is nothing to fine-tune", "model", fix)
@@ -88,8 +85,7 @@ def _renew_foreign_head(recipe: FinetuneRecipe, model: Model, data: DataSet) -> 
     known = models.open_model(recipe.model.source, request_for(recipe.model, data, recipe.seed, fresh=False)).classes
     if known is None or known == list(data.classes):
         return
-    replace_head(model.network, data.outputs, initial_seed(recipe.seed))
-    model.fresh = head_parameters(model.network)
+    renew_head(model, Linear(), data.outputs, example(model, data), initial_seed(recipe.seed))
     model.notes.append(f"the last layer was replaced: its {len(known)} outputs are {', '.join(known[:3])}..., not the classes of the data")
 
 
@@ -100,7 +96,7 @@ def untrained(recipe: FinetuneRecipe, data: DataSet, context: Context) -> Model:
         ModelError: it can't be made from scratch.
     """
     model = open_network(recipe, data, context)
-    found = from_scratch(model, data.outputs, initial_seed(recipe.seed))
+    found = from_scratch(model, example(model, data), count_outputs(model, data), initial_seed(recipe.seed))
     found.preprocess, found.classes, found.target = model.preprocess, model.classes, model.target
     return found
 
@@ -118,23 +114,23 @@ def course_of(policy: Mapping[str, Any], model: Model, data: DataSet, seed: int,
     Parameters that are frozen when the network comes (a module given with `requires_grad=False`) stay frozen.
 
     Raises:
-        RecipeError: nothing would be trained, or the policy doesn't fit the network.
-        ModelError: no head can be found.
+        RecipeError: the policy would train nothing, or doesn't fit the network.
+        ModelError: no head can be found; lists the layers that might be meant.
     """
     name, settings = next(iter(policy.items()))
     chosen, network = policies.get(name)(**settings), model.network
     frozen = {id(parameter) for parameter in network.parameters() if not parameter.requires_grad}
     sample = example(model, data)
-    found = layer_groups(network, sample, model.fresh)
+    try:
+        found = layer_groups(network, sample, model.fresh)
+    except ModelError as error:
+        raise ModelError(error.what, "model.head", error.fix) from error
     head = found[-1].parameters
     if hasattr(chosen, "dress"):
         chosen.dress(network, head, seeds.derive(seed, "policy", name))
         found = layer_groups(network, sample, head)
     groups = [Group(group.name, tuple(one for one in group.parameters if id(one) not in frozen)) for group in found]
     groups = [group for group in groups if group.parameters]
-    if not groups:
-        what = f"every parameter of {model.source} is frozen (requires_grad=False), so there is nothing to train"
-        raise RecipeError(what, where="model", fix="call requires_grad_(True) on what is to be trained")
     phases = [replace(phase, rates=tuple(rate for rate in phase.rates if rate.parameters and rate.ever)) for phase in chosen.phases(groups)]
     norms = _normalisation(network) if batchnorm == "frozen" else set()
     for phase in phases:
@@ -156,6 +152,11 @@ def prepare(recipe: FinetuneRecipe, context: Context) -> tuple[FinetuneRecipe, d
     Raises:
         TransfuseError: the job would be refused.
     """
+    with context.holding():
+        return _prepared(recipe, context)
+
+
+def _prepared(recipe: FinetuneRecipe, context: Context) -> tuple[FinetuneRecipe, dict[str, str], DataSet]:
     if ranks.rank() == 0:
         context.rundir.refuse_occupied()
     data = opening.open_source(recipe.data, {"model": recipe.model}, context)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transfuse import models
 from transfuse.core import seeds
 from transfuse.core.heads import read_ending
+from transfuse.core.last_layers import END_IN_ONE
 from transfuse.core.protocols import Views
 from transfuse.core.tapped import Tapped
 from transfuse.core.types import DataSet, Model, ModelRequest, Progress, Samples
@@ -30,7 +31,8 @@ from transfuse.engine.teacher_cache.store import FORMAT, Store
 from transfuse.engine.teacher_cache.teachers import LiveTeacher
 from transfuse.errors import ModelError
 from transfuse.jobs.context import Context
-from transfuse.jobs.parts.networks import preprocess_of, request_for
+from transfuse.jobs.parts import learner
+from transfuse.jobs.parts.networks import answer_of, preprocess_of, request_for
 from transfuse.models.classes import SelectedOutputs
 from transfuse.recipe.blocks import CacheBlock, ModelBlock
 
@@ -41,7 +43,7 @@ def open_backbone(block: ModelBlock, data: DataSet, seed: int, live: nn.Module |
     """A pretrained network as it was trained, whatever its outputs mean.
 
     Raises:
-        ModelError: unknown, a table of predictions, or without trained weights.
+        ModelError: unknown, a table of predictions, without trained weights, or one that can't take the data's inputs.
     """
     if live is not None:
         model = models.open_model(copy.deepcopy(live), ModelRequest())
@@ -49,13 +51,16 @@ def open_backbone(block: ModelBlock, data: DataSet, seed: int, live: nn.Module |
         request = request_for(block, data, seeds.derive(seed, "init", "model"), fresh=False)
         if block.source.startswith("builtin:"):
             request.outputs = data.outputs
-        model = models.open_model(block.source, request)
+        model = learner.opened(block.source, request, "model")
     if model.table is not None:
         raise ModelError(f"{model.source} is a table: it has no features", "model", fix="name a network")
     if not model.pretrained:
         fix = "give a source with weights (file:, run:, torchvision:NAME@WEIGHTS, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights: its features say nothing that was learnt", "model", fix=fix)
     model.preprocess = preprocess_of(block, model, data)
+    output = answer_of(model, data, "model")
+    if model.architecture is None:
+        learner.answer_with_logits(model, output)
     if isinstance(model.network, SelectedOutputs):
         model.module = model.network.network
     return model
@@ -65,19 +70,24 @@ def feature_paths(model: Model, wanted: tuple[str, ...], example: Tensor) -> tup
     """The taps that are read: those that are wanted, else what the last layer is given.
 
     Raises:
-        ModelError: a path that isn't there, no last layer, or features that have no row per sample.
+        ModelError: a path that isn't there, features that have no row per sample, or no last layer in whose place a head could stand.
     """
     try:
+        ending = read_ending(model.network, example)
+    except ModelError as error:
+        raise ModelError(error.what, "model", error.fix) from error
+    if not ending.plain:
+        what = f"what follows '{ending.path}', the last layer of {model.source}, changes its outputs, so no other head can stand there"
+        raise ModelError(what, "model", fix=END_IN_ONE)
+    paths = wanted or (f"{ending.path}@input",)
+    try:
         with torch.no_grad():
-            paths = wanted or (f"{read_ending(model.network, example).path}@input",)
             made = Tapped(model.network.eval(), paths)(torch.cat([example, example]))
     except ModelError as error:
-        raise ModelError(
-            error.what, "taps" if wanted else "model", error.fix or "name the features: taps=PATH (transfuse taps MODEL)"
-        ) from error
+        raise ModelError(error.what, "taps", error.fix or "name the features: taps=PATH (transfuse taps MODEL)") from error
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        what = f"{model.source} can't take inputs of shape {tuple(example.shape)}: {str(error).splitlines()[0]}"
-        raise ModelError(what, "model", fix="set its preprocess (size, channels), or choose another model") from error
+        what = f"the features of {model.source} at {', '.join(paths)} can't be put side by side: {str(error).splitlines()[0]}"
+        raise ModelError(what, "taps", fix="name another module (transfuse taps MODEL prints all)") from error
     if len(made) != 2 or not bool(made.isfinite().all()):
         what = f"the features of {model.source} at {', '.join(paths)} " + ("are not finite" if len(made) == 2 else "have no row per sample")
         raise ModelError(what, "taps", fix="name another module (transfuse taps MODEL prints all)")

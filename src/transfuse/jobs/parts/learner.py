@@ -4,67 +4,83 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from transfuse import models
-from transfuse.core.outputs import answer_with_main_output, main_name, named_tensors
+from transfuse.core.outputs import answer_with_main_output, main_name, main_output, named_tensors
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest
 from transfuse.errors import ModelError, RecipeError, TransfuseError
 from transfuse.models import heads
-from transfuse.models.classes import SelectedOutputs
-from transfuse.models.heads.placing import put_head
+from transfuse.models.heads.placing import renew_head
 from transfuse.recipe.blocks import LearnerBlock, ModelBlock
 
+KEYS = ("architecture", "options", "trusted", "preprocess", "classes")  # of a model's block, which a source's error may name
 
-def answer_with_logits(model: Model, example: Tensor) -> None:
-    """Makes a network given as an object answer with its logits alone where it answers with a tuple or an object that holds them."""
-    with torch.no_grad():
-        try:
-            output = model.network.eval()(example)
-        except (RuntimeError, ValueError, TypeError):
-            return  # refused with the reason by whoever checks its outputs
+
+def opened(source: str, request: ModelRequest, where: str) -> Model:
+    """Opens a model for the block at a key of the recipe, which is where its errors then are.
+
+    Raises:
+        ModelError: it can't be opened.
+    """
+    try:
+        return models.open_model(source, request)
+    except ModelError as error:
+        if error.where not in KEYS:
+            raise
+        raise ModelError(error.what, f"{where}.{error.where}", error.fix) from error
+
+
+def answer_with_logits(model: Model, output: Any) -> Any:
+    """Makes a network answer with its logits alone where it answers with a tuple or an object that holds them; gives its new answer.
+
+    Args:
+        model: a network.
+        output: what it answered.
+    """
     tensors = named_tensors(output)
-    if not isinstance(output, Tensor) and tensors:
-        answer_with_main_output(model.network)
-        model.notes.append(f"it answers with {', '.join(tensors)}; {main_name(tensors)} is taken for its logits")
+    if isinstance(output, Tensor) or not tensors:
+        return output
+    answer_with_main_output(model.network)
+    model.notes.append(f"it answers with {', '.join(tensors)}; {main_name(tensors)} is taken for its logits")
+    return main_output(output)
 
 
-def with_head(model: Model, block: ModelBlock, data: DataSet, example: Tensor, seed: int, where: str) -> None:
-    """Gives a network the head that its block asks for, in place; nothing where it asks for none.
+def with_head(model: Model, block: ModelBlock, data: DataSet, seen: tuple[Tensor, Any], seed: int, where: str) -> None:
+    """Gives a network the head that its block asks for, in place, or a plain one where it asks for none and the data have other outputs.
+
+    Args:
+        model: opened.
+        block: the recipe's.
+        data: opened.
+        seen: inputs, and what the network answered to them.
+        seed: of the new weights.
+        where: the block's key.
 
     Raises:
         ModelError: no head is found, or the network doesn't run with the new one.
     """
-    if not isinstance(block, LearnerBlock) or block.head is None:
-        return
-    if isinstance(model.network, SelectedOutputs):  # a choice among outputs that are about to go
-        model.module = model.network.network
-    name, settings = next(iter(block.head.items()))
-    try:
-        form = heads.get(name)(**settings)
-        outputs = 1 if data.task == "classification" and _single_logit(model, example, data) else data.outputs
-        fresh, notes = put_head(model.network, form, outputs, torch.cat([example, example]), seed)
-    except ValueError as error:
-        raise RecipeError(str(error), where=f"{where}.head.{name}") from error
-    except TransfuseError as error:
-        inside = error.where or ""
-        raise ModelError(error.what, f"{where}.{inside if inside.startswith('head') else 'head'}", error.fix) from error
-    model.fresh = tuple(fresh)
-    if "outputs" in model.options:
-        model.options["outputs"] = outputs
-    model.notes += notes
-
-
-def _single_logit(model: Model, example: Tensor, data: DataSet) -> bool:
-    """Whether a network for two classes says the log-odds of the second, which its new head will do, too."""
-    if data.outputs != 2:
-        return False
-    with torch.no_grad():
-        answer = model.network.eval()(example)
-    return isinstance(answer, Tensor) and answer.ndim == 2 and answer.shape[1] == 1
+    example, answer = seen
+    known = answer.shape[1] if isinstance(answer, Tensor) and answer.ndim == 2 else None
+    single = data.task == "classification" and data.outputs == 2 and known == 1  # the log-odds of the second class, also of a new head
+    if isinstance(block, LearnerBlock) and block.head is not None:
+        name, settings = next(iter(block.head.items()))
+        try:
+            model.notes += renew_head(model, heads.get(name)(**settings), 1 if single else data.outputs, example, seed)
+        except ValueError as error:
+            raise RecipeError(str(error), where=f"{where}.head.{name}") from error
+        except TransfuseError as error:
+            inside = error.where or ""
+            raise ModelError(error.what, f"{where}.{inside if inside.startswith('head') else 'head'}", error.fix) from error
+    elif known is not None and known != data.outputs and not single:
+        why = f"{model.source} predicts {known} values, the data have {data.outputs} {'targets' if data.target else 'classes'}"
+        try:
+            renew_head(model, heads.get("linear")(), data.outputs, example, seed)
+        except ModelError as error:
+            raise ModelError(f"{why}, and {error.what}", f"{where}.head", error.fix) from error
+        model.notes.append(f"the last layer was replaced: {why}")
 
 
 def open_source(value: str | dict[str, Any], data: DataSet, where: str) -> Model:
@@ -82,7 +98,7 @@ def open_source(value: str | dict[str, Any], data: DataSet, where: str) -> Model
     request = ModelRequest(None, data.input_shape, block.architecture, dict(block.options), block.trusted, 0, data.task)
     if block.source.startswith("builtin:"):
         request.outputs = data.outputs
-    model = models.open_model(block.source, request)
+    model = opened(block.source, request, where)
     if block.preprocess is not None:
         model.preprocess = Preprocess.from_dict({"scale": (model.preprocess or data.preprocess).scale, **block.preprocess})
     if block.classes is not None or (model.classes is not None and sorted(model.classes) == sorted(data.classes)):

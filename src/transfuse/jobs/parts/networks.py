@@ -16,7 +16,7 @@ from transfuse.core import seeds
 from transfuse.core.grafts import grafts_of, regraft
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
-from transfuse.errors import ModelError, RunError
+from transfuse.errors import ModelError, RecipeError, RunError
 from transfuse.jobs.parts import learner
 from transfuse.models.classes import SelectedOutputs
 from transfuse.models.saving import read_sidecar
@@ -115,27 +115,52 @@ def request_for(block: ModelBlock, data: DataSet, seed: int, fresh: bool) -> Mod
     )
 
 
-def open_student(block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None, peer: str | None = None) -> Model:
+def open_student(
+    block: ModelBlock, data: DataSet, seed: int, live: nn.Module | None, peer: str | None = None, key: str = "student"
+) -> Model:
     """The student (or a peer) with its initial weights: the same bits for the same seed, so for the control too.
 
+    A network that has other outputs than the data gets a fresh last layer.
+
+    Args:
+        block: the recipe's.
+        data: opened.
+        seed: the run's.
+        live: in place of the block's source.
+        peer: its name.
+        key: of the block in the recipe, where it is no peer's.
+
     Raises:
-        ModelError: unknown, or its outputs don't match the data.
+        ModelError: unknown, can't take the data's inputs, or has no last layer that could be replaced.
+        RecipeError: nothing in it can be trained.
     """
-    where = "student" if peer is None else f"peers.{peer}"
+    where = key if peer is None else f"peers.{peer}"
     if live is not None:
         model = models.open_model(copy.deepcopy(live), ModelRequest())
     else:
-        model = models.open_model(block.source, request_for(block, data, initial_seed(seed, peer), fresh=True))
+        model = learner.opened(block.source, request_for(block, data, initial_seed(seed, peer), fresh=True), where)
     if model.table is not None:
         raise ModelError(f"{model.source} is a table: it can't be trained", where, fix="use it as a teacher, or name a network")
     start = learner.preprocess_of_start(block, data)
     model.preprocess = start if start is not None and block.preprocess is None else preprocess_of(block, model, data)
     model.classes, model.target = list(data.classes) or None, data.target
-    if live is not None:
-        learner.answer_with_logits(model, example(model, data))
-    learner.with_head(model, block, data, example(model, data), initial_seed(seed, peer), where)
+    output = answer_of(model, data, where)
+    if model.architecture is None:
+        output = learner.answer_with_logits(model, output)
+    learner.with_head(model, block, data, (example(model, data), output), initial_seed(seed, peer), where)
     check_outputs(model, data, where)
+    refuse_frozen(model, where)
     return model
+
+
+def refuse_frozen(model: Model, where: str) -> None:
+    """
+    Raises:
+        RecipeError: the network has no parameter that a training could change.
+    """
+    if not any(parameter.requires_grad for parameter in model.network.parameters()):
+        what = f"every parameter of {model.source} is frozen (requires_grad=False), so there is nothing to train"
+        raise RecipeError(what, where, "call requires_grad_(True) on what is to be trained")
 
 
 def initial_seed(seed: int, peer: str | None = None) -> int:
@@ -159,20 +184,22 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
         request = request_for(block, data, seeds.derive(seed, "init", name), fresh=trained_here)
         if block.source.startswith("builtin:"):
             request.outputs = data.outputs
-        model = models.open_model(block.source, request)
+        model = learner.opened(block.source, request, f"teachers.{name}")
     if model.module is not None and not model.pretrained and not trained_here:
         key = "teacher" if name == "teacher" else f"teachers.{name}"
         fix = f"train it here with {key}.train.epochs=30, or give a source with weights (file:, run:, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", where=f"teachers.{name}", fix=fix)
     model.preprocess = preprocess_of(block, model, data)
-    if live is not None:
-        learner.answer_with_logits(model, example(model, data))
+    output = None if model.module is None else answer_of(model, data, f"teachers.{name}")
+    if model.architecture is None and output is not None:
+        output = learner.answer_with_logits(model, output)
     if trained_here:
+        refuse_frozen(model, f"teachers.{name}")
         model.classes, model.target = list(data.classes) or None, data.target
         if model.pretrained:
             model.notes.append("it has trained weights and is trained further here, as the recipe says `train`")
     else:
-        model = align(model, data, block.classes)
+        model = align(model, data, block.classes, output.shape[-1] if isinstance(output, Tensor) and output.ndim == 2 else None)
     check_outputs(model, data, f"teachers.{name}")
     return model
 
@@ -195,10 +222,10 @@ def restore(model: Model, path: Path) -> Model:
     return model
 
 
-def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | None) -> Model:
-    """Outputs in the data's class order, or in its regression scaling."""
+def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | None, outputs: int | None = None) -> Model:
+    """Outputs in the data's class order, or in its regression scaling; `outputs` is how many there are, where that was seen."""
     if data.target is None:
-        return models.fit_to_classes(model, data.classes, mapping)
+        return models.fit_to_classes(model, data.classes, mapping, outputs)
     if model.target is None or (model.target.mean, model.target.std) == (data.target.mean, data.target.std):
         return model
     if len(model.target.mean) != len(data.target.mean):
@@ -250,13 +277,7 @@ def check_outputs(model: Model, data: DataSet, where: str) -> None:
     if model.table is not None:
         outputs = model.table[1].shape[-1]
     else:
-        prepared = example(model, data)
-        try:
-            with torch.no_grad():
-                answer = model.network.eval()(prepared)
-        except (RuntimeError, ValueError, TypeError) as error:
-            what = f"{model.source} can't take inputs of shape {tuple(prepared.shape)}: {str(error).splitlines()[0]}"
-            raise ModelError(what, where=where, fix="set its preprocess (size, channels), or choose another model") from error
+        answer = answer_of(model, data, where)
         if not isinstance(answer, Tensor) or answer.ndim != 2:
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise ModelError(f"{model.source} gives {got}; logits of shape [batch, {data.outputs}] are needed", where=where)
@@ -266,6 +287,23 @@ def check_outputs(model: Model, data: DataSet, where: str) -> None:
         kind = "targets" if data.target else "classes"
         what = f"{model.source} predicts {outputs} values, the data have {data.outputs} {kind}"
         raise ModelError(what, where=where, fix="name the outputs to use: classes: {name: output number, ...}")
+
+
+def answer_of(model: Model, data: DataSet, where: str) -> Any:
+    """What a network answers to one sample, in whatever form.
+
+    Raises:
+        ModelError: it can't take the inputs.
+    """
+    prepared = example(model, data)
+    try:
+        with torch.no_grad():
+            return model.network.eval()(prepared)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:  # transformers assert the size of pictures
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"{model.source} can't take inputs of shape {tuple(prepared.shape)}: {why}"
+        pictures = f"say what it takes, such as {where}.preprocess={{size: 224, channels: 3}}, or " if data.modality == "image" else ""
+        raise ModelError(what, where=f"{where}.preprocess" if pictures else where, fix=f"{pictures}choose another model") from error
 
 
 def device_of(network: nn.Module) -> torch.device:

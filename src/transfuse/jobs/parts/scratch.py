@@ -6,28 +6,45 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from transfuse import models
 from transfuse.core.grafts import grafts_of, regraft
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
-from transfuse.models.surgery import fresh_weights, outputs_of, replace_head
+from transfuse.models.heads.linear import Linear
+from transfuse.models.heads.placing import renew_head
+from transfuse.models.surgery import fresh_weights
 
 
-def from_scratch(model: Model, outputs: int | None, seed: int) -> Model:
+def from_scratch(model: Model, example: Tensor, outputs: int | None, seed: int) -> Model:
     """A network of the same make, with weights that are a function of the seed, and the same preprocessing.
 
     A network that was given as an object is copied, and every layer in it that knows how is reset.
 
     Args:
         model: is not changed.
+        example: inputs that it takes.
         outputs: how many it has to have; None: as many as the model.
         seed: of the weights.
 
     Raises:
         ModelError: it can't be made again, or has parameters that no layer resets.
     """
-    if model.architecture is None:
-        return _reset(model, outputs, seed)
+    found = _reset(model, seed) if model.architecture is None else _made_again(model, outputs, seed)
+    if outputs is not None and _count(found, example) != outputs:  # as many as the model, or its new head, has
+        renew_head(found, Linear(), outputs, example, seed)
+    return found
+
+
+def _count(model: Model, example: Tensor) -> int:
+    with torch.no_grad():
+        return model.network.eval()(example).shape[-1]
+
+
+def _made_again(model: Model, outputs: int | None, seed: int) -> Model:
+    assert model.architecture is not None
     options = dict(model.options)
     found, shape = options.pop("outputs", None), options.pop("input_shape", None)
     request = ModelRequest(outputs or found, tuple(shape) if shape else None, options=options, seed=seed)
@@ -36,7 +53,7 @@ def from_scratch(model: Model, outputs: int | None, seed: int) -> Model:
     return replace(fresh, preprocess=model.preprocess, source=f"{model.architecture}, untrained", pretrained=False)
 
 
-def _reset(model: Model, outputs: int | None, seed: int) -> Model:
+def _reset(model: Model, seed: int) -> Model:
     network = copy.deepcopy(model.network)
     reached: set[int] = set()
     with fresh_weights(seed):
@@ -49,6 +66,4 @@ def _reset(model: Model, outputs: int | None, seed: int) -> Model:
     if left:
         what = f"{model.source} has weights that can't be made random again: {', '.join(left[:3])}"
         raise ModelError(what, "control", fix="control=none, or give the network by name instead of as an object")
-    if outputs is not None and outputs_of(network) != outputs:
-        replace_head(network, outputs, seed)
-    return replace(model, module=network, source=f"{model.source}, untrained", pretrained=False, notes=[])
+    return replace(model, module=network, source=f"{model.source}, untrained", pretrained=False, notes=[], fresh=())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse import probes
-from transfuse.core.grafts import graft
+from transfuse.core.grafts import graft, put
 from transfuse.core.heads import read_ending
 from transfuse.core.tapped import Tapped, gathering
 from transfuse.core.types import DataSet, Model, Progress
@@ -145,7 +145,7 @@ def assembled(backbone: Model, paths: tuple[str, ...], fitted: Fitted, data: Dat
     layers = ending(fitted.preparation, fitted.head)
     with torch.no_grad():
         expected = nn.Sequential(*layers).eval()(Tapped(network, paths)(example))
-    _put(network, paths, layers, data.outputs, example)
+    _put(network, backbone, paths, layers, data.outputs, example)
     with torch.no_grad():
         outputs = network(example)
     if outputs.shape != expected.shape or float((outputs - expected).abs().max()) > CLOSE * float(expected.abs().max().clamp(min=1e-3)):
@@ -156,29 +156,29 @@ def assembled(backbone: Model, paths: tuple[str, ...], fitted: Fitted, data: Dat
     return replace(backbone, module=network.requires_grad_(True), options=options, classes=classes, target=data.target, notes=[])
 
 
-def _put(network: nn.Module, paths: tuple[str, ...], layers: list[nn.Module], outputs: int, example: Tensor) -> None:
+def _put(network: nn.Module, backbone: Model, paths: tuple[str, ...], layers: list[nn.Module], outputs: int, example: Tensor) -> None:
     path = read_ending(network, example).path
     layer: Any = network.get_submodule(path)
     plain = paths == (f"{path}@input",)
     if plain and len(layers) == 1 and isinstance(layers[0], nn.Linear):
-        new = _as_convolution(layers[0]) if isinstance(layer, nn.Conv2d) else layers[0]
-        if layer.bias is None:  # another form than the architecture's, which its file has to tell
+        new = layers[0] if isinstance(layer, nn.Linear) else _as_convolution(layers[0], layer)
+        if layer.bias is None or backbone.architecture is None:  # another form than the architecture's, which its file has to tell
             graft(network, path, "replace", [new])
         else:
-            parent, _, name = path.rpartition(".")
-            setattr(network.get_submodule(parent), name, new)
+            put(network, path, new)
         return
     vectors = isinstance(layer, nn.Linear) and plain
     front = [] if vectors else [gathering(network, paths, example)]
-    behind = [nn.Unflatten(1, (outputs, 1, 1))] if isinstance(layer, nn.Conv2d) else []
+    behind = [] if isinstance(layer, nn.Linear) else [nn.Unflatten(1, (outputs, *[1] * len(layer.kernel_size)))]
     graft(network, path, "instead", [*front, *layers, *behind])
 
 
-def _as_convolution(layer: nn.Linear) -> nn.Conv2d:
-    """The same map as a 1x1 convolution."""
-    found = nn.Conv2d(layer.in_features, layer.out_features, 1)
+def _as_convolution(layer: nn.Linear, like: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> nn.Module:
+    """The same map as a convolution with kernels of one position, of another one's kind."""
+    kind = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(like, kind))
+    found = kind(layer.in_features, layer.out_features, 1)
     with torch.no_grad():
-        found.weight.copy_(layer.weight[:, :, None, None])
+        found.weight.copy_(layer.weight.reshape(found.weight.shape))
         found.bias.copy_(layer.bias)  # type: ignore[union-attr]
     return found
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from transfuse.core.grafts import graft
 from transfuse.core.last_layers import Head, find_heads, head_at, listed
 from transfuse.core.outputs import main_name, named_tensors, run
 from transfuse.core.taps import undisturbed
+from transfuse.core.types import Model
 from transfuse.errors import ModelError
+from transfuse.models.classes import SelectedOutputs
 from transfuse.models.surgery import fresh_weights
 
 _COUNTS = ("num_classes", "num_labels", "n_classes", "num_outputs")  # where networks note how many outputs they have
@@ -74,6 +77,34 @@ def put_head(
     tied = [head.path for head, _ in wanted if any(parameter is head.layer.weight for parameter in network.parameters())]
     notes += [f"'{path}' shared its weight with another layer, which keeps it" for path in tied]
     return tuple(parameter for parameter in network.parameters() if id(parameter) not in known), notes
+
+
+def renew_head(model: Model, form: Form, outputs: int, example: Tensor, seed: int) -> list[str]:
+    """Replaces an opened model's head, in place, and takes note of what starts anew and of how many outputs there are; see `put_head`.
+
+    A choice among outputs that go goes with them.
+
+    Args:
+        model: a network.
+        form: what the new head is like.
+        outputs: of the new head.
+        example: inputs of a forward pass, one sample or more.
+        seed: of the new weights.
+
+    Returns:
+        Notes in words.
+
+    Raises:
+        ModelError: as `put_head`.
+    """
+    network = model.network
+    while isinstance(network, SelectedOutputs):
+        network = network.network
+    fresh, notes = put_head(network, form, outputs, torch.cat([example, example]), seed)
+    model.module, model.fresh = network, fresh
+    if "outputs" in model.options:
+        model.options["outputs"] = outputs
+    return notes
 
 
 def _wanted(network: nn.Module, heads: Sequence[Head], outputs: int | Mapping[str, int]) -> list[tuple[Head, int]]:
