@@ -72,8 +72,8 @@ def test_both_domains_get_the_sources_normalisation_and_nothing_of_the_targets(t
 
 
 def test_pictures_of_other_sizes_are_held_at_the_longest_side(tmp_path):
-    assert common_side(pictures(8, tmp_path=tmp_path), pictures(12, tmp_path=tmp_path, seed=1)) == 12
-    assert common_side(pictures(8, tmp_path=tmp_path), pictures(8, channels=3, tmp_path=tmp_path, seed=1)) is None
+    assert common_side([pictures(8, tmp_path=tmp_path), pictures(12, tmp_path=tmp_path, seed=1)]) == 12
+    assert common_side([pictures(8, tmp_path=tmp_path), pictures(8, channels=3, tmp_path=tmp_path, seed=1)]) is None
 
 
 def test_other_classes_are_refused_and_shown(tmp_path):

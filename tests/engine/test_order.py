@@ -2,7 +2,7 @@
 
 import torch
 
-from transfuse.engine.order import Order, PairedOrder, SourceOrder
+from transfuse.engine.order import Order, PairedOrder, SeveralOrder, SourceOrder, counts_of
 
 
 def test_every_epoch_holds_every_sample_once_whatever_the_batch_size():
@@ -121,3 +121,37 @@ def test_a_control_sees_the_sources_part_of_the_same_batches():
         assert torch.equal(alone.batch(step)[1], epochs[mine])
     assert alone.steps(3) == order.steps(3)
     assert alone.domains(alone.batch(0)[0]) is None
+
+
+def several(only=None):
+    return SeveralOrder({"a": 30, "b": 7, "target": 100}, [5, 3, 8], seed=3, only=only)
+
+
+def test_each_of_several_sets_passes_through_all_of_its_samples():
+    order = several()
+    assert order.steps(1) == 13, "the largest in proportion to its share decides"
+    for number, samples in enumerate((range(30), range(30, 37), range(37, 137))):
+        ids, epochs = stream(order, number, 30)
+        for epoch in range(int(epochs.max())):
+            assert ids[epochs == epoch].sort().values.tolist() == list(samples)
+
+
+def test_of_some_sets_alone_a_step_sees_the_same_samples_under_the_same_numbers():
+    order, some = several(), several(("a", "target"))
+    assert some.per_epoch == order.per_epoch
+    for step in range(10):
+        ids, _ = order.batch(step)
+        mine, _ = some.batch(step)
+        domains = some.domains(mine)
+        assert set(domains.tolist()) == {0, 2}
+        for number, start, shift in ((0, 0, 0), (2, 37, 30)):
+            expected = ids[order.domains(ids) == number] - start
+            assert sorted((mine[domains == number] - shift).tolist()) == sorted(expected.tolist())
+
+
+def test_what_the_target_leaves_of_a_batch_is_shared_evenly_or_by_size():
+    assert counts_of([100, 100, 100], 16, 0.5) == [4, 4, 8]
+    assert counts_of([100, 100, 100, 100], 17, 0.5) == [3, 3, 3, 8]
+    assert counts_of([300, 100, 400], 80, 0.5, by_size=True) == [30, 10, 40]
+    assert counts_of([2, 100, 100], 16, 0.5) == [2, 4, 8], "a small set gives each sample once"
+    assert counts_of([1, 1000, 1000], 20, 0.5, by_size=True) == [1, 9, 10], "none is left out"

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from transfuse.core.types import Batch, WeightedObjective
-from transfuse.engine.order import PairedOrder, TargetOrder
+from transfuse.data.views import BatchViews
+from transfuse.engine.loader import MemoryLoader
+from transfuse.engine.loop import Loop, Settings
+from transfuse.engine.order import SeveralOrder, counts_of
 from transfuse.engine.steppers.tasks import SeveralTasks, TaskLoss
 from transfuse.objectives import card, get
 
@@ -98,6 +101,26 @@ def test_learnt_weights_follow_the_formula_and_settle_where_its_derivative_is_ze
         assert float(weighted.objective.log_variance.grad) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_head_is_kept_from_the_step_whose_backbone_is_kept(problem):
+    network = Net()
+    network.body, network.head = nn.Linear(6, 4), nn.Linear(4, 3)
+    order = SeveralOrder({"source": 20, "target": 20}, [8, 8], 0)
+    loader = MemoryLoader(problem.samples, BatchViews(views=1, seed=0), order)
+    step, head = stepper(network)
+    seen, scores = [], iter([0.9, 0.1, 0.2])
+
+    def evaluate(kept):
+        seen.append({name: value.clone() for name, value in kept.state_dict().items()})
+        assert torch.equal(kept(problem.inputs), network(problem.inputs)), "it answers as the student"
+        return {"accuracy": next(scores)}
+
+    settings = Settings(steps=3, seed=0, evaluate_every=1, optimizer=("sgd", {"lr": 0.5}), metric="accuracy", higher_is_better=True)
+    Loop(step, loader, settings, evaluate=evaluate).fit()
+    assert torch.equal(head.weight, seen[0]["heads.0.weight"])
+    assert torch.equal(network.body.weight, seen[0]["student.body.weight"])
+    assert not torch.equal(head.weight, seen[2]["heads.0.weight"])
+
+
 def test_float_labels_are_read_from_the_sets_own_columns():
     network, given = Net(), batch()
     given.labels = torch.tensor([[1.0, 5.0, 7.0]] * 6)
@@ -109,7 +132,8 @@ def test_float_labels_are_read_from_the_sets_own_columns():
 
 
 def test_the_target_alone_sees_the_same_target_samples_in_the_same_steps():
-    both, alone = PairedOrder(50, 13, 12, 3), TargetOrder(50, 13, 12, 3)
+    sizes, counts = {"source": 50, "target": 13}, counts_of([50, 13], 12, 0.5)
+    both, alone = SeveralOrder(sizes, counts, 3), SeveralOrder(sizes, counts, 3, only=["target"])
     assert alone.steps(4.0) == both.steps(4.0)
     for step in range(12):
         ids, epochs = both.batch(step)

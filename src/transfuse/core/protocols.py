@@ -174,7 +174,8 @@ class Stepper(Protocol):
     """What a training step computes; the loop alone does backward, clipping and the optimiser step.
 
     A stepper with a method `combine(gradients: [terms, parameters]) -> [parameters]` is given the gradient of every weighted term, summed
-    over micro-batches and ranks, as flat rows in the order of `trained().parameters()`; what it returns is the step's gradient.
+    over micro-batches and ranks, as flat rows in the order of `trained().parameters()`; what it returns is the step's gradient. One with a
+    method `kept() -> nn.Module` says what is averaged, validated and chosen in the student's place: a module around it that answers as it.
     """
 
     def trained(self) -> nn.Module:

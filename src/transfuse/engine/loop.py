@@ -62,10 +62,11 @@ class Loop:
         self.listen = listen or (lambda progress: None)
         self.module = stepper.trained()
         self.student: nn.Module = self.module.get_submodule("student")
+        self.kept: nn.Module = getattr(stepper, "kept", lambda: self.student)()
         self.rates: Sequence[Rate] = getattr(stepper, "rates", ())
         self.optimizer = build_optimizer(self.module, *settings.optimizer, self.rates)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.ema = Ema(self.student, settings.ema) if settings.ema else None
+        self.ema = Ema(self.kept, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
         self.state, self.names, self.notes = State(step=settings.first), [], []
         self.rows: list[tuple[int, Tensor]] = []
@@ -166,7 +167,7 @@ class Loop:
             self._apply_gradient()
         parallel.average_buffers(self.student)  # after every step, not when a clock says so: bits must not depend on it
         if self.ema is not None:
-            self.ema.update(self.student, self.state.step + 1)
+            self.ema.update(self.kept, self.state.step + 1)
         self.names, values = over_phases(rows)
         return values
 
@@ -262,7 +263,7 @@ class Loop:
     def _validate(self) -> None:
         assert self.evaluate is not None
         self._check()
-        network = self.ema.module if self.ema is not None else self.student
+        network = self.ema.module if self.ema is not None else self.kept
         metrics = self.evaluate(network)
         value = metrics[self.settings.metric]
         sign = 1 if self.settings.higher_is_better else -1
@@ -301,10 +302,10 @@ class Loop:
     def _finish(self) -> Outcome:
         weights = self.state.best_weights
         if self.settings.select == "best" and weights is not None:
-            self.student.load_state_dict(weights)
+            self.kept.load_state_dict(weights)
         elif self.ema is not None:
-            self.student.load_state_dict(self.ema.module.state_dict())
-        self.student.eval()
+            self.kept.load_state_dict(self.ema.module.state_dict())
+        self.kept.eval()
         state = self.state
         return Outcome(state.step, state.seconds, state.stopped, state.best_step, state.best, self.notes, state.snapshots)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -65,39 +69,43 @@ class Order:
         return self._passes[epoch]
 
 
-class PairedOrder(Order):
-    """Two domains in every batch, each in an endless shuffled order of its own: the smaller one comes round more often.
+class SeveralOrder(Order):
+    """Several sets in every batch, each in an endless shuffled order of its own: a smaller one comes round more often.
 
-    The pool holds the source's samples first, then the target's. Within a batch, and within each rank's share of it, the domains are
-    spread evenly, so that micro-batches hold both. An epoch is over when both domains were passed through.
+    The pool holds the sets one behind the other. Within a batch, and within each rank's share of it, they are spread evenly, so that
+    micro-batches hold all. An epoch is over when every set was passed through.
 
     Args:
-        source_size, target_size: samples of each domain.
-        batch_size: samples per step over all ranks and both domains.
+        sizes: samples of each set, by a name that its shuffles are drawn from; in the pool's order.
+        counts: samples of each in a batch, over all ranks.
         seed: of the shuffles.
-        target_share: the target's share of a batch. A domain with fewer samples than its share gives each of them once per batch.
-        rank, world_size: each rank gets its slice of either domain.
+        rank, world_size: each rank gets its slice of every set.
+        only: the sets that are there; epochs and steps are those of all, and so are their own samples in each step, but batches and pool
+            hold these alone. None: all.
     """
 
     def __init__(
         self,
-        source_size: int,
-        target_size: int,
-        batch_size: int,
+        sizes: Mapping[str, int],
+        counts: Sequence[int],
         seed: int,
-        target_share: float = 0.5,
         rank: int = 0,
         world_size: int = 1,
+        only: Collection[str] | None = None,
     ):
-        counts = counts_of(source_size, target_size, batch_size, target_share)
-        super().__init__(source_size + target_size, sum(counts), seed, rank, world_size)
-        self.source = Order(source_size, counts[0], seeds.derive(seed, "source"), rank, world_size)
-        self.target = Order(target_size, counts[1], seeds.derive(seed, "target"), rank, world_size)
+        super().__init__(sum(sizes.values()), sum(counts), seed, rank, world_size)
+        self.sets = {
+            name: Order(size, count, seeds.derive(seed, name), rank, world_size)
+            for (name, size), count in zip(sizes.items(), counts, strict=True)
+        }
+        self._shown = [number for number, name in enumerate(sizes) if only is None or name in only]
+        kept = [size for number, size in enumerate(sizes.values()) if number in self._shown]
+        self._starts = torch.tensor([0, *kept]).cumsum(0)
 
     @property
     def slower(self) -> Order:
-        """The domain that takes more steps for one pass."""
-        return max(self.source, self.target, key=lambda order: order.per_epoch)
+        """The set that takes more steps for one pass."""
+        return max(self.sets.values(), key=lambda order: order.per_epoch)
 
     @property
     def per_epoch(self) -> float:
@@ -110,37 +118,81 @@ class PairedOrder(Order):
         return self.slower.epoch(step)
 
     def domains(self, ids: Tensor) -> Tensor | None:
-        return (ids >= self.source.pool_size).to(torch.int64)
+        """int64 [batch]: the number of each sample's set among all; None where only one is there."""
+        if len(self._shown) == 1:
+            return None
+        places = torch.bucketize(ids, self._starts[1:-1].to(ids.device), right=True)
+        return torch.tensor(self._shown, device=ids.device)[places]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """As `Order.batch`; a sample's epoch is that of its own domain."""
-        (source, source_epochs), (target, target_epochs) = self.source.batch(step), self.target.batch(step)
-        places = torch.cat([(torch.arange(len(part)) + 0.5) / max(len(part), 1) for part in (source, target)])
+        """As `Order.batch`; a sample's epoch is that of its own set."""
+        orders = list(self.sets.values())
+        found = [orders[number].batch(step) for number in self._shown]
+        if len(found) == 1:
+            return found[0]
+        places = torch.cat([(torch.arange(len(ids)) + 0.5) / max(len(ids), 1) for ids, _ in found])
         spread = places.argsort(stable=True)
-        return torch.cat([source, target + self.source.pool_size])[spread], torch.cat([source_epochs, target_epochs])[spread]
+        ids = torch.cat([part + start for (part, _), start in zip(found, self._starts, strict=False)])
+        return ids[spread], torch.cat([epochs for _, epochs in found])[spread]
+
+
+class PairedOrder(SeveralOrder):
+    """Two domains in every batch: the source's samples first in the pool, then the target's.
+
+    Args:
+        source_size, target_size: samples of each domain.
+        batch_size: samples per step over all ranks and both domains.
+        seed: of the shuffles.
+        target_share: the target's share of a batch. A domain with fewer samples than its share gives each of them once per batch.
+        rank, world_size: each rank gets its slice of either domain.
+    """
+
+    only: ClassVar[tuple[str, ...] | None] = None
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int,
+        batch_size: int,
+        seed: int,
+        target_share: float = 0.5,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        counts = counts_of((source_size, target_size), batch_size, target_share)
+        super().__init__({"source": source_size, "target": target_size}, counts, seed, rank, world_size, self.only)
+
+    @property
+    def source(self) -> Order:
+        return self.sets["source"]
+
+    @property
+    def target(self) -> Order:
+        return self.sets["target"]
 
 
 class SourceOrder(PairedOrder):
     """The source's part of the same batches, with the same epochs and steps: what a control without the target sees."""
 
-    def domains(self, ids: Tensor) -> Tensor | None:
-        return None
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        return self.source.batch(step)
+    only: ClassVar[tuple[str, ...] | None] = ("source",)
 
 
-class TargetOrder(PairedOrder):
-    """The target's part of the same batches, with the same epochs and steps, of a pool that holds the target alone."""
+def counts_of(sizes: Sequence[int], batch_size: int, target_share: float, by_size: bool = False) -> list[int]:
+    """Samples of each set in a batch, the target's last: at least one, at most all; what the target leaves is the others'.
 
-    def domains(self, ids: Tensor) -> Tensor | None:
-        return None
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        return self.target.batch(step)
-
-
-def counts_of(source_size: int, target_size: int, batch_size: int, target_share: float) -> tuple[int, int]:
-    """Samples of the source and of the target in each batch: at least one, at most all."""
-    target = min(max(round(batch_size * target_share), 1), max(batch_size - 1, 1))
-    return min(max(batch_size - target, 1), source_size), min(target, target_size)
+    Args:
+        sizes: samples of each set, the target's last.
+        batch_size: of all together; as many as there are sets at least.
+        target_share: the target's share.
+        by_size: the others share the rest as their sizes have it; else evenly.
+    """
+    *others, own = sizes
+    target = min(max(round(batch_size * target_share), 1), max(batch_size - len(others), 1))
+    rest = max(batch_size - target, len(others))
+    weights = others if by_size else [1] * len(others)
+    bounds = [round(rest * sum(weights[:number]) / sum(weights)) for number in range(len(others) + 1)]
+    shares = [end - start for start, end in pairwise(bounds)]
+    while 0 in shares:
+        shares[shares.index(max(shares))] -= 1
+        shares[shares.index(0)] += 1
+    return [*map(min, shares, others), min(target, own)]

@@ -106,8 +106,7 @@ def of_run(rundir: RunDir, data: Any, context: Context) -> Shipment:
     if model.preprocess is None:
         raise RunError("student.json says no preprocess", where=str(rundir.path), fix="the file was changed by hand: put it back")
     recipe = load(rundir.resolved)
-    blocks = [getattr(recipe, key, None) for key in type(recipe).data_keys]
-    live = any(block is not None and block.source == "live" for block in blocks)
+    live = any(block.source == "live" for block in recipe.data_blocks.values())
     if data is None and live:
         return kept_shipment(rundir, model, task)
     opened = _open_data(recipe, data, context)
@@ -129,7 +128,7 @@ def _open_data(recipe: Recipe, data: Any, context: Context) -> DataSet:
             return sources.open_data(data, opening.request_of(block, {"student": recipe.student}))
         return domains.open_both(recipe, context).data
     if isinstance(recipe, TogetherRecipe) and data is None:
-        return tasks.open_both(recipe, context).target
+        return tasks.open_sets(recipe, context).target
     block: Any = getattr(recipe, type(recipe).data_keys[-1], None)
     if block is None:
         raise ExportError("the run's recipe names no data", where=str(context.rundir.resolved), fix="give them: data=SOURCE")

@@ -87,10 +87,11 @@ def missing_live(recipe: OneRun, live: Live) -> list[str]:
 
 
 def missing_data(recipe: OneRun, live: Live) -> list[str]:
-    """["data"] where live data are not at hand: one object, or of an adaptation a mapping with those of source and target."""
+    """["data"] where live data are not at hand: one object, or of jobs on several sets a mapping by name (source, target, others)."""
     if isinstance(recipe, (AdaptRecipe, TogetherRecipe)):
         given = live.data if isinstance(live.data, dict) else {}
-        lacking = any(getattr(recipe, key).source.startswith("live") and key not in given for key in recipe.data_keys)
+        blocks = recipe.data_blocks.items()
+        lacking = any(block.source.startswith("live") and key.rpartition(".")[2] not in given for key, block in blocks)
     else:
         lacking = recipe.data.source.startswith("live") and live.data is None
     return ["data"] if lacking else []

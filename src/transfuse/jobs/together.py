@@ -1,12 +1,15 @@
-"""transfuse together: recipe -> two labelled sets -> control on the target alone -> student on both -> report on the target.
+"""transfuse together: recipe -> labelled sets -> control on the target alone -> student on all -> report on the target and the others.
 
-L = L_target + lambda L_source. Every stage leaves a file and is skipped where its file is there, so resuming a run is running it again.
+L = L_target + sum of lambda_k L_k over the sources. Every stage leaves a file and is skipped where its file is there, so resuming a run is
+running it again.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transfuse import models
@@ -15,29 +18,28 @@ from transfuse.core.protocols import Reporter
 from transfuse.core.types import Model
 from transfuse.engine import parallel
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.order import TargetOrder
 from transfuse.engine.steppers.tasks import SeveralTasks
 from transfuse.evaluate import metrics
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.deliver import export, finish
-from transfuse.jobs.parts import terms
+from transfuse.jobs.parts import task_heads, terms
 from transfuse.jobs.parts.networks import open_student, restore
 from transfuse.jobs.prepare import opening, tasks
 from transfuse.jobs.rundir import replacing
 from transfuse.jobs.train import control
 from transfuse.jobs.train.training import Lesson, steps_of, teach, validator, views_of
 from transfuse.recipe.control import control_objectives
-from transfuse.recipe.together import TogetherRecipe
+from transfuse.recipe.together import SOURCE, TARGET, TogetherRecipe
 
 
 def run(recipe: TogetherRecipe, reporter: Reporter | None = None, recipe_text: str | None = None, live: Live | None = None) -> Run:
-    """Runs a new training on two sets.
+    """Runs a new training on several sets.
 
     Args:
         recipe: as the user wrote it; `auto` values are resolved here.
         reporter: who is told what goes on; None: nobody.
         recipe_text: the user's YAML, kept word for word.
-        live: objects in place of strings; `data` is a mapping of "source" and "target".
+        live: objects in place of strings; `data` is a mapping of "target" and the sources by name.
 
     Raises:
         TransfuseError: the user's input has to change.
@@ -45,15 +47,15 @@ def run(recipe: TogetherRecipe, reporter: Reporter | None = None, recipe_text: s
     """
     began = time.monotonic()
     context = opening.new_context(recipe, reporter, live)
-    resolved, reasons, both = tasks.prepare(recipe, context)
+    resolved, reasons, sets = tasks.prepare(recipe, context)
     opening.lay_out(context, recipe, recipe_text, resolved, reasons)
-    return _run(context, resolved, both, began)
+    return _run(context, resolved, sets, began)
 
 
 def resume(context: Context, recipe: TogetherRecipe) -> Run:
     """Goes on with a run from its resolved recipe."""
     began = time.monotonic()
-    return _run(context, recipe, tasks.open_both(recipe, context), began)
+    return _run(context, recipe, tasks.open_sets(recipe, context), began)
 
 
 def check(recipe: TogetherRecipe, reporter: Reporter, live: Live) -> tuple[TogetherRecipe, dict[str, str]]:
@@ -62,28 +64,30 @@ def check(recipe: TogetherRecipe, reporter: Reporter, live: Live) -> tuple[Toget
     return resolved, reasons
 
 
-def _run(context: Context, recipe: TogetherRecipe, both: tasks.Both, began: float) -> Run:
+def _run(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, began: float) -> Run:
     earlier = context.ledger.get("seconds.before", 0.0)
     try:
-        return _stages(context, recipe, both, began)
+        return _stages(context, recipe, sets, began)
     finally:
         context.keep("seconds.before", earlier + time.monotonic() - began)
 
 
-def _stages(context: Context, recipe: TogetherRecipe, both: tasks.Both, began: float) -> Run:
-    data = both.target
-    for note in explained(recipe, both):
+def _stages(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, began: float) -> Run:
+    data = sets.target
+    for note in explained(recipe, sets):
         context.say(note)
     untrained = open_student(recipe.student, data, recipe.seed, context.live.student)
     label_terms = [terms.build(block, (), {}) for block in control_objectives(recipe)]
     label_terms, _ = terms.connected(label_terms, untrained, {}, data, recipe.seed)
-    alone = tasks.order_of(recipe, both, TargetOrder)
-    baseline = control.obtain(context, recipe, data, untrained, both.pools[1], label_terms, alone)
+    alone = tasks.order_of(recipe, sets, [TARGET])
+    baseline = control.obtain(context, recipe, data, untrained, sets.pool([TARGET]), label_terms, alone)
 
-    student = obtain_student(context, recipe, both)
+    student = obtain_student(context, recipe, sets)
 
-    source_test = both.source.test if both.shared else None
-    finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began, source_test)
+    trained = finish.trained_models(student, baseline)
+    context.keep("tasks", figures_of_tasks(context, recipe, sets, trained))
+    source_test = sets.sources[SOURCE].test if sets.shared.get(SOURCE) else None
+    finish.evaluate(context, recipe, data, trained, {}, began, source_test)
     failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)
@@ -92,21 +96,21 @@ def _stages(context: Context, recipe: TogetherRecipe, both: tasks.Both, began: f
     return Run(context.rundir.path, student.network)
 
 
-def obtain_student(context: Context, recipe: TogetherRecipe, both: tasks.Both) -> Model:
+def obtain_student(context: Context, recipe: TogetherRecipe, sets: tasks.Sets) -> Model:
     """The student; where lambda is chosen, the best on the target's validation part of one for each value."""
-    data = both.target
+    data = sets.target
     student = open_student(recipe.student, data, recipe.seed, context.live.student)
     if context.rundir.student.exists():
         return restore(student, context.rundir.student)
-    about: dict[str, Any] = {"heads": recipe.heads, "target_share": tasks.share_of(recipe, both)}
+    about: dict[str, Any] = {"heads": recipe.heads, "target_share": tasks.share_of(recipe, sets)}
     if not recipe.candidates:
-        learnt = train(context, recipe, both, student, recipe.source_weight, "student")
+        learnt = train(context, recipe, sets, student, recipe.source_weight, "student")
         context.keep("together", {**about, "source_weight": recipe.source_weight, "candidates": [], "learnt_weights": learnt})
         return student
     found, metric = [], recipe.train.stop.metric or metrics.primary(data.task)[0]
     for value in recipe.candidates:
         candidate = open_student(recipe.student, data, recipe.seed, context.live.student)
-        train(context, recipe, both, candidate, value, candidate_name(value))
+        train(context, recipe, sets, candidate, value, candidate_name(value))
         validation = validator(candidate, data, context.device, metric, "student")(candidate.network.to(context.device))
         found.append({"source_weight": value, "validation": validation})
     context.keep("seconds.student", sum(context.ledger.get(f"seconds.{candidate_name(value)}", 0.0) for value in recipe.candidates))
@@ -114,15 +118,28 @@ def obtain_student(context: Context, recipe: TogetherRecipe, both: tasks.Both) -
     among = ", ".join(f"{value:g}" for value in recipe.candidates)
     context.say(f"source_weight: {best:g} is the best of {among} on the target's validation part")
     if best == 0:
-        context.say("source_weight: 0 leaves the source out, so nothing was transferred")
+        left = "source" if len(recipe.labelled) == 1 else "sources"
+        context.say(f"source_weight: 0 leaves the {left} out, so nothing was transferred")
     context.keep("together", {**about, "source_weight": best, "metric": metric, "candidates": found, "learnt_weights": {}})
     if ranks.rank() == 0:
-        chosen = context.rundir.path / "candidates" / f"{candidate_name(best)}.safetensors"
-        for suffix in (".json", ".safetensors"):
-            with replacing(context.rundir.student.with_suffix(suffix)) as temporary:
-                shutil.copyfile(chosen.with_suffix(suffix), temporary)
+        _take(context, context.rundir.path / "candidates" / f"{candidate_name(best)}.safetensors")
     ranks.barrier()
     return restore(student, context.rundir.student)
+
+
+def _take(context: Context, chosen: Path) -> None:
+    """Copies a candidate's networks to where the student's are, the student last: whoever finds it takes the training for done."""
+    heads = sorted(heads_beside(chosen).glob("*"))
+    places = {path: heads_beside(context.rundir.student) / path.name for path in heads}
+    places |= {chosen.with_suffix(suffix): context.rundir.student.with_suffix(suffix) for suffix in (".json", ".safetensors")}
+    for path, place in places.items():
+        with replacing(place) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def heads_beside(student: Path) -> Path:
+    """The folder of the other tasks' networks, as `run:PATH#head:NAME` finds those of the shipped student."""
+    return student.parent / ("heads" if student.stem == "student" else f"{student.stem}.heads")
 
 
 def candidate_name(value: float) -> str:
@@ -136,26 +153,28 @@ def best_of(found: list[dict[str, Any]], metric: str, higher: bool) -> float:
     return min(found, key=lambda one: (-sign * one["validation"][metric], one["source_weight"]))["source_weight"]
 
 
-def train(context: Context, recipe: TogetherRecipe, both: tasks.Both, student: Model, source_weight: Any, name: str) -> dict[str, float]:
-    """Trains a student on both sets and keeps it, or opens it where it is kept already; gives the weights that were learnt, if any."""
+def train(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, student: Model, source_weight: Any, name: str) -> dict[str, float]:
+    """Trains a student on all sets and keeps it, or opens it where it is kept already; gives the weights that were learnt, if any."""
     chosen = name == "student"
     path = context.rundir.student if chosen else context.rundir.path / "candidates" / f"{name}.safetensors"
     if not chosen and path.exists():
         restore(student, path)
         return {}
-    alone = context.rundir.control / "student.safetensors"
-    if source_weight == 0 and recipe.control in ("reuse", "train") and alone.exists():
+    alone, lesson = context.rundir.control / "student.safetensors", None
+    if not weighing(recipe, source_weight) and recipe.control in ("reuse", "train") and alone.exists():
         about, learnt = {"stopped": "", "best_step": None}, {}
-        restore(student, alone)  # without the source it is the control, which was trained a moment ago
+        restore(student, alone)  # without a source it is the control, which was trained a moment ago
     else:
-        lesson = lesson_of(context, recipe, both, student, (source_weight, name))
-        outcome = teach(context, student, both.target, lesson, views_of(recipe.augment))
+        lesson = lesson_of(context, recipe, sets, student, (source_weight, name))
+        outcome = teach(context, student, sets.target, lesson, views_of(recipe.augment))
         context.keep(f"seconds.{name}", outcome.seconds)
         if note := control.stopped_note(name, outcome):
             context.say(note)
         about, learnt = {"stopped": outcome.stopped, "best_step": outcome.best_step}, tasks.learnt_weights(lesson.objectives)
     if ranks.rank() == 0:
         path.parent.mkdir(exist_ok=True)
+        if lesson is not None:
+            task_heads.save(heads_beside(path), student, sets.target, sets.sources, lesson.objectives, about)
         models.save_model(student, path, about)
         if not chosen:
             Checkpoints(context.rundir.checkpoints / name).clear()
@@ -163,37 +182,61 @@ def train(context: Context, recipe: TogetherRecipe, both: tasks.Both, student: M
     return learnt
 
 
-def lesson_of(context: Context, recipe: TogetherRecipe, both: tasks.Both, student: Model, weighted: tuple[Any, str]) -> Lesson:
-    """What one student learns from: both sets, or, where the source weighs nothing, the target alone, in the control's batches.
+def weighing(recipe: TogetherRecipe, source_weight: Any) -> dict[str, Any]:
+    """The weights of the sources that are learnt from: all but those of weight 0."""
+    return {name: weight for name, weight in recipe.weights(source_weight).items() if weight != 0}
+
+
+def lesson_of(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, student: Model, weighted: tuple[Any, str]) -> Lesson:
+    """What one student learns from: all sets, or, where no source weighs anything, the target alone, in the control's batches.
 
     A source that weighs nothing is left out of the batches too, since BatchNorm would see it there.
 
     Args:
         context: the job.
         recipe: resolved.
-        both: the data.
+        sets: the data.
         student: untrained.
-        weighted: the source's weight, and what the training is called.
+        weighted: the sources' weight, as the recipe has it, and what the training is called.
     """
     source_weight, name = weighted
-    objectives = tasks.build_terms(recipe, both, student, source_weight)
+    weights = weighing(recipe, source_weight)
+    only = [*weights, TARGET]
     shared = (recipe.train, recipe.seed, context.rundir.metrics)
-    if source_weight != 0:
-        return Lesson(name, both.pool, objectives, *shared, stepper=SeveralTasks, order=tasks.order_of(recipe, both))
+    order = tasks.order_of(recipe, sets, only)
+    if weights:
+        objectives = tasks.build_terms(recipe, sets, student, weights, source_weight == "uncertainty")
+        return Lesson(name, sets.pool(only), objectives, *shared, stepper=SeveralTasks, order=order)
     target = terms.build(control_objectives(recipe)[0], (), {})
-    return Lesson(name, both.pools[1], [target], *shared, order=tasks.order_of(recipe, both, TargetOrder))
+    return Lesson(name, sets.pool(only), [target], *shared, order=order)
 
 
-def explained(recipe: TogetherRecipe, both: tasks.Both) -> list[str]:
-    """What a reader should know of how both sets are used."""
-    order = tasks.order_of(recipe, both)
-    held = f"each batch holds {order.source.batch_size} source and {order.target.batch_size} target samples"
+def figures_of_tasks(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, trained: Mapping[str, Model]) -> dict[str, Any]:
+    """What is reached on each source's test part: with its own head by the student, with the target's by all that was trained."""
+    if ranks.rank() != 0:
+        return {}
+    own = task_heads.kept(heads_beside(context.rundir.student), trained["student"], sets.target, sets.sources)
+    found: dict[str, Any] = {}
+    for name, source in sets.sources.items():
+        asked = trained if sets.shared[name] else {"student": own[name]} if name in own else {}
+        figures = {model: finish.on_source(source, source.test, network, recipe.seed) for model, network in asked.items()}
+        found[name] = {"head": "shared" if sets.shared[name] else "own", "models": figures}
+        if not figures:
+            found[name]["reason"] = "the source's weight is 0 or its head fits no network of its own, so there is none to ask"
+    return found
+
+
+def explained(recipe: TogetherRecipe, sets: tasks.Sets) -> list[str]:
+    """What a reader should know of how the sets are used."""
+    order = tasks.order_of(recipe, sets)
+    *others, own = [f"{part.batch_size} {name}" for name, part in order.sets.items()]
+    held = f"each batch holds {', '.join(others)} and {own} samples"
     notes = [
-        f"source: {split_ready(both.source)}",
-        f"target: {split_ready(both.target)}",
+        *(f"{name}: {split_ready(data)}" for name, data in {**sets.sources, TARGET: sets.target}.items()),
         f"{held}; {steps_of(recipe.train, order)} steps",
-        "inputs of both are normalised as the target's",
+        f"inputs of {'both' if len(sets.sources) == 1 else 'all'} are normalised as the target's",
     ]
-    if not both.shared:
-        notes.append("the source's own head learns beside the student's and is not shipped")
+    for name, shared in sets.shared.items():
+        if not shared:
+            notes.append(f"{name}: its own head learns beside the student's; run:PATH#head:{name} opens the network that ends in it")
     return notes

@@ -1,4 +1,4 @@
-"""A network that an earlier job left in its run folder: `run:PATH`, or `run:PATH#teacher`, `#control`, `#fused`, `#peer:NAME`."""
+"""A network that an earlier job left in its run folder: `run:PATH`, or `run:PATH#PART`: teacher, control, fused, peer:NAME, head:NAME."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ PARTS = {
     "control": "control/student.safetensors",
     "fused": "fused.safetensors",  # what a fusion made before it was distilled into the student
 }
-PEER = "peer:"  # and its name: a network that learnt beside the student
+NAMED = {
+    "peer:": "peers",  # a network that learnt beside the student
+    "head:": "heads",  # the student's backbone with the head of another task
+}
+"""what a part begins with, before its name -> the folder of such networks"""
 
 
 def open_model(name: str, request: ModelRequest) -> Model:
-    """Opens the student (or teacher, control, or a peer) of a run.
+    """Opens the student (or teacher, control, a peer, or the network of another task) of a run.
 
     Raises:
         ModelError: no such folder, no such part, or the run has not written it.
@@ -28,8 +32,8 @@ def open_model(name: str, request: ModelRequest) -> Model:
     whole = "#" not in name or Path(name).expanduser().is_dir()  # a folder's own name may have a #
     folder, hash_sign, part = (name, "", "student") if whole else name.rpartition("#")
     path = Path(folder).expanduser()
-    if part not in PARTS and not part.startswith(PEER):
-        known = f"parts: {', '.join(PARTS)}, {PEER}NAME"
+    if part not in PARTS and not part.startswith(tuple(NAMED)):
+        known = f"parts: {', '.join(PARTS)}, {', '.join(f'{kind}NAME' for kind in NAMED)}"
         raise ModelError(f"a run has no part '{part}'{did_you_mean(part, PARTS)}", f"run:{name}", known)
     if not path.is_dir():
         raise ModelError("no such run folder", f"run:{name}", "give the folder that a job wrote (its `out`)")
@@ -46,10 +50,6 @@ def open_model(name: str, request: ModelRequest) -> Model:
     return model
 
 
-def parts_in(path: Path) -> dict[str, Path]:
-    """The networks that a run folder holds: part -> file."""
-    places = {part: path / place for part, place in PARTS.items()}
-    places |= {f"{PEER}{place.stem}": place for place in sorted((path / "peers").glob("*.safetensors"))}
 def _open(weights: Path, request: ModelRequest) -> Model:
     """The network of a run, whose .json says what it is: nobody who opens a run knows its architecture by heart.
 
@@ -71,9 +71,14 @@ def _open(weights: Path, request: ModelRequest) -> Model:
         raise ModelError(what, str(told), "it was edited by hand: put it back as the run wrote it") from error
 
 
+def parts_in(path: Path) -> dict[str, Path]:
+    """The networks that a run folder holds: part -> file."""
+    places = {part: path / place for part, place in PARTS.items()}
+    for kind, folder in NAMED.items():
+        places |= {f"{kind}{place.stem}": place for place in sorted((path / folder).glob("*.safetensors"))}
     return {part: place for part, place in places.items() if place.is_file()}
 
 
 def catalog() -> Mapping[str, str]:
     """How a run is named; there is nothing to choose from."""
-    return {"PATH": "the student of a run folder; run:PATH#teacher, run:PATH#control and run:PATH#peer:NAME for the others"}
+    return {"PATH": "the student of a run folder; run:PATH#teacher, #control, #peer:NAME and #head:NAME for the others"}

@@ -104,8 +104,8 @@ class _Resolution:
         values, facts = self.values, self.facts
         if values["out"] is None and facts.out is not None:
             self.set(values, "out", facts.out, "out", "the recipe names no folder")
-        for key in self.recipe.data_keys:
-            self.data(values[key], key)
+        for key in self.recipe.data_blocks:
+            self.data(_value_at(values, key.split(".")), key)
         self.augment(values["augment"])
         self.train(values["train"], "train", facts.n_pool)
         for name, teacher in values.get("teachers", {}).items():

@@ -85,6 +85,12 @@ with warnings.catch_warnings():
                 raise ValueError("this job can't be run on folds: jobs that train on one labelled set can, such as distill and extract")
             return value
 
+        @property
+        def data_blocks(self) -> dict[str, Any]:
+            """Recipe key -> data block, of the data that the job is given; the last one is what its network is for."""
+            found = {key: getattr(self, key) for key in self.data_keys}
+            return {key: block for key, block in found.items() if block is not None}
+
         def seed_list(self) -> list[int]:
             """The seeds of a job that is run several times; empty for a single run."""
             if isinstance(self.seeds, list):

@@ -46,7 +46,7 @@ def write(job: str, file: str = "recipe.yaml") -> str:
 def _key(name: str, field: FieldInfo, path: str, written: dict[str, str]) -> list[str]:
     """One key: as it is written here, as a block with its keys, or as a comment with its default; blocks have a line of space before."""
     depth = path.count(".")
-    block = _block(field)
+    block = _block(field, begun=any(known.startswith(f"{path}.") for known in written))
     if path in written:
         space = [""] if "\n" in written[path] and depth == 0 else []
         inner = _model_keys(path) if path == "teachers" else []
@@ -79,9 +79,9 @@ def _described(line: str, description: str | None, depth: int) -> list[str]:
     return [*textwrap.wrap(description, WIDTH, initial_indent=indent, subsequent_indent=indent), line]
 
 
-def _block(field: FieldInfo) -> type[BaseModel] | None:
-    """The block that a key holds; None for one that is null by default, whose keys would switch it on."""
-    if field.default is None:
+def _block(field: FieldInfo, begun: bool) -> type[BaseModel] | None:
+    """The block that a key holds; None for one that is null by default, whose keys would switch it on, unless one of them is written."""
+    if field.default is None and not begun:
         return None
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, Block):

@@ -74,13 +74,13 @@ def lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, answer) for data, models and training; empty without a recipe."""
     found: list[tuple[str, str]] = []
     adapting = recipe.get("job") == "adapt"
-    for key in ("source", "target") if recipe.get("job") in ("adapt", "together") else ("data",):
-        if recipe.get(key):
-            parts = _data(recipe[key])
-            if key == "target" and adapting:
-                ignored = recipe.get("target_labels") == "ignore"
-                parts.append("its labels are for the report alone" if ignored else "its training labels are learnt from, too")
-            found.append((key.capitalize(), "; ".join(parts)))
+    for key, block in together.sets(recipe).items():
+        parts = _data(block)
+        if key == "target" and adapting:
+            ignored = recipe.get("target_labels") == "ignore"
+            parts.append("its labels are for the report alone" if ignored else "its training labels are learnt from, too")
+        known = key in ("data", "source", "target")
+        found.append((key.capitalize() if known else f"Source {key}", "; ".join(parts)))
     if adapting:
         whose = recipe.get("select_on", "source")
         found.append(("Selection", f"by the {whose}'s validation part{', so not unsupervised' if whose == 'target' else ''}"))

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from transfuse import objectives
 from transfuse.errors import TransfuseError
+from transfuse.report import together
 
 _WIDTH, _BOX, _GAP, _ROOM = 460, 44, 10, 34  # of the drawing, a box, between boxes, for arrows
 _PER_LINE = 3
@@ -158,10 +159,12 @@ def _block(value: Any) -> str:
 
 def _sources(recipe: Mapping[str, Any]) -> list[Box]:
     found = []
-    for key in ("data", "source", "target"):
-        if _block(recipe.get(key)):
-            found.append(Box("data" if key == "data" else f"{key} domain", _block(recipe[key])))
-    for group, kind in (("teachers", "teacher"), ("sources", "source model")):
+    for key, block in together.sets(recipe).items():
+        if _block(block):
+            kinds = {"data": "data", "source": "source domain", "target": "target domain"}
+            found.append(Box(kinds.get(key, f"source {key}"), _block(block)))
+    models = () if recipe.get("job") == "together" else (("sources", "source model"),)
+    for group, kind in (("teachers", "teacher"), *models):
         named = recipe.get(group)
         for name, block in named.items() if isinstance(named, Mapping) else ():
             found.append(Box(kind if name == "teacher" else f"{kind} {name}", _block(block), "teacher"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from transfuse.report import words
+from transfuse.report import together, words
 from transfuse.report.collect import RunFiles
 
 _TAGS = {
@@ -67,8 +67,8 @@ def _source(block: Any) -> str:
 
 def _datasets(recipe: Mapping[str, Any]) -> list[str]:
     names = []
-    for key in ("data", "source", "target"):
-        prefix, _, name = _source(recipe.get(key)).partition(":")
+    for block in together.sets(recipe).values():
+        prefix, _, name = _source(block).partition(":")
         if prefix in _PUBLIC and name:
             names.append(name.partition("@")[0].lower())
     return list(dict.fromkeys(names))
@@ -77,7 +77,7 @@ def _datasets(recipe: Mapping[str, Any]) -> list[str]:
 def _bases(recipe: Mapping[str, Any]) -> list[str]:
     """Published models that the student comes from: its own beginning, and its teachers or sources."""
     blocks = [recipe.get("student"), recipe.get("model")]
-    for group in ("teachers", "sources"):
+    for group in ("teachers",) if recipe.get("job") == "together" else ("teachers", "sources"):
         named = recipe.get(group)
         blocks += list(named.values()) if isinstance(named, Mapping) else []
     found = []

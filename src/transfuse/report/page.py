@@ -107,10 +107,11 @@ def style() -> Markup:
 
 def _heading(run: RunFiles) -> str:
     if run.summary.get("job") in ("adapt", "together"):
-        ends = [(run.recipe.get(key) or {}).get("source") for key in ("source", "target")]
+        ends = [str(block.get("source") or "") for block in together.sets(run.recipe).values()]
         if words.adapted(run.summary):
-            return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) else "Adaptation"
-        return f"Source and target together: {ends[0]} and {ends[1]}" if all(ends) else "Source and target together"
+            return f"Adaptation from {ends[0]} to {ends[1]}" if all(ends) and len(ends) == 2 else "Adaptation"
+        named = f": {', '.join(ends[:-1])} and {ends[-1]}" if all(ends) and len(ends) > 1 else ""
+        return f"{'Source' if len(ends) < 3 else 'Sources'} and target together{named}"
     titles = {"distill": "Distillation", "extract": "Feature extraction", "fuse": "Fusion", "finetune": "Fine-tuning"}
     job = titles.get(run.summary.get("job", ""), str(run.summary.get("job", "Run")).capitalize())
     if words.peers_of(run.summary) and not run.summary.get("teachers"):

@@ -131,6 +131,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     tone, sentence = _finding(summary, name)
     details = [
         *_on_the_source(summary, name),
+        *_of_tasks(summary, name),
         *_against_teachers(summary, name),
         *_peers(summary, name),
         *_agreement(summary),
@@ -208,6 +209,15 @@ def _on_the_source(summary: Mapping[str, Any], name: str) -> list[str]:
         return []
     beside = f", its control {metric(name, reached['control'])}" if reached.get("control") is not None else ""
     return [f"On the source's own test part the student reaches {metric(name, reached['student'])}{beside}."]
+
+
+def _of_tasks(summary: Mapping[str, Any], name: str) -> list[str]:
+    """What was reached on each of several tasks."""
+    if "tasks" not in summary:
+        return []
+    from transfuse.report import together  # which has its words from here
+
+    return together.tasks(summary, name)
 
 
 def amount(name: str, gain: float, signed: bool = False) -> str:

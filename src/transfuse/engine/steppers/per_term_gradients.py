@@ -47,6 +47,8 @@ class PerTermGradients:
 
     def __init__(self, stepper: Supervised):
         self._stepper = stepper
+        if (kept := getattr(stepper, "kept", None)) is not None:
+            self.kept = kept  # the loop asks whether there is one
 
     def trained(self) -> nn.Module:
         return self._stepper.trained()

@@ -1,7 +1,12 @@
-"""Steps on samples of several labelled sets: each set's loss is taken on its own samples, from its own head or a shared one."""
+"""Steps on samples of several labelled sets: each set's loss is taken on its own samples, from its own head or a shared one.
+
+A set's own head belongs to its term, so that terms that pull against each other are told apart by the backbone alone. What is averaged,
+chosen and kept is the student with these heads: a head is worth something with the backbone of its own step only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -56,8 +61,25 @@ class TaskLoss(nn.Module):
         return batch.domains == self.domain
 
 
+class WithHeads(nn.Module):
+    """A student and other tasks' heads as one module, which answers as the student."""
+
+    def __init__(self, student: nn.Module, heads: Sequence[nn.Module]):
+        super().__init__()
+        self.student, self.heads = student, nn.ModuleList(heads)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.student(inputs)
+
+
 class SeveralTasks(Supervised):
     """Terms that are `TaskLoss`es: each is averaged over the samples of its own set in the step."""
+
+    def kept(self) -> nn.Module:
+        """The student, with the heads of tasks that have their own."""
+        losses = [weighted.objective for weighted in self._weighted if isinstance(weighted.objective, TaskLoss)]
+        heads = [loss.head for loss in losses if loss.head is not None]
+        return WithHeads(self.student, heads) if heads else self.student
 
     def defined(self, batch: Batch) -> dict[str, Tensor | None]:
         found = super().defined(batch)

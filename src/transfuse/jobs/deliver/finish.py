@@ -33,6 +33,7 @@ TOLD = (
     "finetune",  # the policy, its phases and groups, the learning rate, what was averaged
     "extract",  # the features, the head, and how its settings were chosen
     "together",  # the source's weight, and how it was chosen
+    "tasks",  # by source: whose head serves it, and what is reached on its test part
 )
 """figures that jobs keep in their ledger for summary.json"""
 

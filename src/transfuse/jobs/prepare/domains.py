@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +31,9 @@ from transfuse.jobs.prepare.rehearsal import Circumstances, refuse_impossible
 from transfuse.jobs.train import control
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.augment import MIXES
-from transfuse.recipe.blocks import DataBlock
+from transfuse.recipe.blocks import DataBlock, ModelBlock
 from transfuse.recipe.needs import card_of
 from transfuse.recipe.resolve import resolve, sentences
-from transfuse.recipe.together import TogetherRecipe
 
 LEAST = 2  # samples of either domain in a batch: one alone has no covariance
 
@@ -61,7 +60,7 @@ def open_both(recipe: AdaptRecipe, context: Context) -> Domains:
     Raises:
         DataError: one can't be opened, or they don't go together.
     """
-    found = opened_at_one_size(recipe, context, ("source",))
+    found = opened_at_one_size({"source": recipe.source, "target": recipe.target}, recipe.student, context, ("source",))
     source, target, notes = paired(found["source"], found["target"])
     for note in notes:
         context.say(note)
@@ -71,36 +70,39 @@ def open_both(recipe: AdaptRecipe, context: Context) -> Domains:
     return Domains(source, target, pools, replace(source, val=selecting.val, test=target.test, unlabelled=pools[1], source=name, notes=[]))
 
 
-def opened_at_one_size(recipe: AdaptRecipe | TogetherRecipe, context: Context, labelled: Sequence[str]) -> dict[str, DataSet]:
-    """Source and target by these names, the pictures of both at one size.
+def opened_at_one_size(
+    blocks: Mapping[str, DataBlock], student: ModelBlock, context: Context, labelled: Collection[str]
+) -> dict[str, DataSet]:
+    """Several data sets, the pictures of all at one size.
 
     Args:
-        recipe: names both, and the network that takes them.
-        context: of the job.
-        labelled: which of them need training labels.
+        blocks: by recipe key.
+        student: the network that takes them.
+        context: of the job; its live data are known by the last part of a key.
+        labelled: keys of those that need training labels.
 
     Raises:
         DataError: one can't be opened, or sizes are asked for that one network can't take.
     """
-    blocks = {"source": recipe.source, "target": recipe.target}
-    found = {key: _open(recipe, key, block, context, key in labelled) for key, block in blocks.items()}
-    side = common_side(found["source"], found["target"])
+    found = {key: _open(key, block, student, context, key in labelled) for key, block in blocks.items()}
+    side = common_side(list(found.values()))
     for key, block in blocks.items():
         if side is not None and found[key].input_shape[1:] != (side, side):
             if block.size != "auto":
-                what = f"source.size is {recipe.source.size} and target.size is {recipe.target.size}"
-                raise DataError(f"{what}, but one network takes both", where=f"{key}.size", fix=f"give both the same, such as {side}")
+                what = " and ".join(f"{name}.size is {other.size}" for name, other in blocks.items())
+                each = "both" if len(blocks) == 2 else "all"
+                raise DataError(f"{what}, but one network takes {each}", f"{key}.size", f"give {each} the same, such as {side}")
             context.say(f"{key}: pictures of {found[key].input_shape[1]}x{found[key].input_shape[2]} are held at {side}x{side}")
-            found[key] = _open(recipe, key, block.model_copy(update={"size": side}), context, key in labelled)
+            found[key] = _open(key, block.model_copy(update={"size": side}), student, context, key in labelled)
     for key, opened in found.items():
         for note in opened.notes:
             context.say(f"{key}: {note}")
     return found
 
 
-def _open(recipe: AdaptRecipe | TogetherRecipe, key: str, block: DataBlock, context: Context, labelled: bool) -> DataSet:
-    given = (context.live.data or {}).get(key, block.source)
-    request = replace(opening.request_of(block, {"student": recipe.student}), train_labels=labelled)
+def _open(key: str, block: DataBlock, student: ModelBlock, context: Context, labelled: bool) -> DataSet:
+    given = (context.live.data or {}).get(key.rpartition(".")[2], block.source)
+    request = replace(opening.request_of(block, {"student": student}), train_labels=labelled)
     with inside(key):
         return sources.open_data(given, request)
 
@@ -154,7 +156,7 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
     if not live and not any(card.transfers for card in cards) and recipe.target_labels == "ignore":
         what = "no term looks at the target, so the network would learn from one domain only"
         raise RecipeError(what, where="objectives", fix="add one such as mcc, coral, dann or mcd, or leave objectives at auto")
-    counts = counts_of(len(both.pools[0]), len(both.pools[1]), recipe.train.batch_size, recipe.target_share)
+    counts = counts_of([len(pool) for pool in both.pools], recipe.train.batch_size, recipe.target_share)
     least = max(LEAST, ranks.world_size())
     if min(counts) < least:
         held = f"a batch of {recipe.train.batch_size} would hold {counts[0]} of the source and {counts[1]} of the target"
@@ -168,12 +170,12 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
     objectives = [terms.build(block, (), copy.deepcopy(dict(context.live.objectives))) for block in recipe.objectives]
     objectives, _ = terms.connected(objectives, student, {}, both.data, recipe.seed)
     stepper_for(objectives)
-    refuse_unwritable(Path(recipe.cache.dir))
-
     source, target = (standardised(pool, both.data) for pool in both.pools)
     order = PairedOrder(len(source), len(target), recipe.train.batch_size, recipe.seed, recipe.target_share)
     given = Circumstances(both.data, concat(source, target), order, recipe.train, recipe.augment, recipe.cache)
     refuse_impossible(objectives, student, {}, given)
+    refuse_unwritable(Path(recipe.cache.dir))
+
 
 def order_of(recipe: AdaptRecipe, source_size: int, target_size: int, kind: type[PairedOrder] = PairedOrder) -> PairedOrder:
     """Which samples each step sees."""

@@ -275,39 +275,42 @@ def finetune(
 
 
 def together(
-    source: Any,
-    target: Any,
-    student: str | nn.Module | Mapping[str, Any],
+    source: Any = None,
+    target: Any = None,
+    student: str | nn.Module | Mapping[str, Any] | None = None,
     source_weight: Any = 1.0,
     train: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     **recipe: Any,
 ) -> Run:
-    """A network learns from the labels of a source and of a target at once: L = L_target + lambda L_source.
+    """A network learns from the labels of one or several sources and of a target at once: L = L_target + lambda L_source.
 
     Args:
-        source, target: both with labels, as in `distill`.
+        source, target: both with labels, as in `distill`; several sources go into `sources={name: ...}`.
         student: a source string, a module or a recipe block, as in `distill`.
-        source_weight: lambda; a list is chosen from on the target's validation part; {"linear": {...}} changes over the run;
-            "uncertainty": both weights are learnt.
+        source_weight: lambda, for all sources or by name; a list is chosen from on the target's validation part; {"linear": {...}} changes
+            over the run; "uncertainty": the weights of all terms are learnt.
         train: {"epochs": 30, ...}.
         out: the run folder.
         reporter: who is told what goes on; None: nobody.
-        recipe: any other key of the recipe: seed, heads, target_share, augment, control, cache, budget, validate.
+        recipe: any other key of the recipe: seed, sources, heads, target_share, augment, control, cache, budget, validate.
 
     Returns:
-        The run, as that of `distill`; its control was trained on the target alone.
+        The run, as that of `distill`; its control was trained on the target alone, and `.summary["tasks"]` has what is reached on the
+        sources' test parts. `transfuse.load("run:PATH#head:NAME")` opens the network of a task with a head of its own.
 
     Raises:
         TransfuseError: what was given has to change; says what, where and how.
     """
     live = Live()
     values: dict[str, Any] = {"job": "together", **recipe, "student": model_of(student, live, None), "source_weight": source_weight}
-    given = {}
-    for key, data in (("source", source), ("target", target)):
-        values[key], given[key] = data_of(data)
-    live.data = {key: data for key, data in given.items() if data is not None}
+    named = dict(recipe.get("sources") or {})
+    opened = {name: data_of(data) for name, data in {**named, "source": source, "target": target}.items() if data is not None}
+    live.data = {name: data for name, (_, data) in opened.items() if data is not None}
+    values |= {name: block for name, (block, _) in opened.items() if name not in named}
+    if named:
+        values["sources"] = {name: opened[name][0] for name in named}
     values |= {key: value for key, value in (("train", train), ("out", None if out is None else str(out))) if value is not None}
     validated = from_values(values)
     return runner_of(validated).run(validated, reporter, None, live)
@@ -327,8 +330,8 @@ def resume(
 
     Args:
         path: its folder.
-        data, student, teacher, teachers: the live objects that it was started with; an extraction's model as student, data of an
-            adaptation as {"source": ..., "target": ...}, sources of a fusion as teachers.
+        data, student, teacher, teachers: the live objects that it was started with; an extraction's model as student, data of
+            several sets by name as {"source": ..., "target": ...}, sources of a fusion as teachers.
         objectives: live objectives, by their names in recipe.resolved.yaml.
         reporter: who is told.
         peers: live peers, by name.
