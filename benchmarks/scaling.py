@@ -246,7 +246,7 @@ def main(work: Path | None, asked: str | None) -> None:
     found = {axis: over_the_smallest(rows) for axis, rows in found.items()}
     figures = ("cold_seconds", "warm_seconds", "warm_peak_mb", "warm_anonymous_mb", "cache_mb")
     slopes = {axis: {figure: exponent(rows, axis, figure) for figure in figures} for axis, rows in found.items()}
-    click.echo(results.write("scaling", {"exponents_between_the_last_two_points": slopes, "points": found}))
+    click.echo(results.write("scaling", {"exponents_between_the_last_two_points_of_one_kind": slopes, "points": found}))
     draw(found, FIGURE)
 
 

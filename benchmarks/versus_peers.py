@@ -6,10 +6,9 @@
     python -m benchmarks.versus_peers --draw                the plot from the result file
 
 Everybody trains the same ResNet-20 on the same 10,000 pictures of CIFAR-10 with the same loss, schedule, augmentation and number of
-threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). The first block of each
-is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Who is compiled is held against the
-compiled student. With `--train` the accuracies
-on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
+threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). The first block of each is
+left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Who is compiled is held against the
+compiled student. With `--train` the accuracies on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
 """
 
 from __future__ import annotations
