@@ -68,9 +68,7 @@ class NKD(nn.Module):
         others: without_label, as in the paper, or with_label, as in one state of the authors' code.
     """
 
-    def __init__(
-        self, gamma: Annotated[float, Ge(0)] = 1.5, temperature: Annotated[float, Gt(0)] = 1.0, others: Others = "without_label"
-    ):
+    def __init__(self, gamma: Annotated[float, Ge(0)] = 1.5, temperature: Annotated[float, Gt(0)] = 1.0, others: Others = "without_label"):
         super().__init__()
         self.gamma, self.temperature = gamma, temperature
         self.others: Others = others
