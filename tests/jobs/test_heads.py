@@ -8,10 +8,12 @@ from torch import nn
 
 import transfuse
 from transfuse.core.protocols import Silent
-from transfuse.errors import TransfuseError
-from transfuse.jobs import extract, finetune
+from transfuse.core.types import ModelRequest
+from transfuse.errors import ModelError, RecipeError, TransfuseError
+from transfuse.jobs import check, extract, finetune
 from transfuse.jobs.context import Live
 from transfuse.jobs.deliver import finish
+from transfuse.models import rebuild
 from transfuse.recipe.load import from_values
 
 STEPS = {"steps": 3, "batch_size": 32, "precision": "fp32", "optimizer": {"adamw": {"lr": 0.01}}}
@@ -246,3 +248,69 @@ class Pixels(nn.Module):
 
     def forward(self, inputs):
         return self.head(self.flat(inputs))
+
+
+OTHER = (columns(2), columns(3, 40))
+
+
+@pytest.mark.parametrize("job", ["together", "adapt"])
+def test_students_of_two_sets_take_a_head_by_name_and_one_that_fits_by_themselves(job, settings):
+    def run(student, out):
+        return getattr(transfuse, job)(OTHER, DATA, student, train=STEPS, control="none", **{**settings, "out": out})
+
+    found = run({"source": First(7), "head": {"mlp": {"widths": [5]}}}, settings["out"])
+    assert load_file(found.path / "student.safetensors")["head.2.weight"].shape == (4, 5)
+    found = run(First(7), settings["out"].with_name("other"))
+    assert load_file(found.path / "student.safetensors")["head.weight"].shape == (4, 8)
+
+
+@pytest.mark.parametrize("job", ["distill", "together", "adapt", "finetune"])
+def test_a_network_with_nothing_to_train_is_refused_before_the_folder_is_made(job, settings):
+    frozen = Zoo().requires_grad_(False)
+    values = {"train": STEPS, "control": "none", **settings}
+    calls = {
+        "distill": lambda: transfuse.distill(student=frozen, data=DATA, objectives=["cross_entropy"], **values),
+        "together": lambda: transfuse.together(OTHER, DATA, frozen, **values),
+        "adapt": lambda: transfuse.adapt(OTHER, DATA, frozen, **values),
+        "finetune": lambda: transfuse.finetune(DATA, frozen, **values),
+    }
+    key = "model" if job == "finetune" else "student"
+    with pytest.raises(RecipeError, match=rf"^{key}: every parameter of live:Zoo is frozen"):
+        calls[job]()
+    assert not settings["out"].exists()
+
+
+class Picky(Pixels):
+    """Asserts the size of its pictures, as transformers do."""
+
+    def forward(self, inputs):
+        assert inputs.shape[-1] == 16, f"Input width ({inputs.shape[-1]}) doesn't match model (16)"
+        return super().forward(inputs[..., ::2, ::2])
+
+
+@pytest.mark.parametrize("job", ["finetune", "extract", "distill"])
+def test_pictures_of_another_size_than_the_network_asserts_are_refused_by_key(job, settings):
+    values = {"job": job, "data": "bundled:digits", **settings, "out": str(settings["out"])}
+    values |= {"student": "live:Picky", "objectives": ["cross_entropy"]} if job == "distill" else {"model": "live:Picky"}
+    key = "student" if job == "distill" else "model"
+    with pytest.raises(ModelError) as caught:
+        check.run(from_values(values), live=Live(student=Picky()))
+    assert caught.value.where == f"{key}.preprocess"
+    assert "Input width (8) doesn't match model (16)" in caught.value.what
+    assert f"{key}.preprocess={{size: 224" in str(caught.value.fix)
+    values[key] = {"source": "live:Picky", "preprocess": {"size": 16}}
+    check.run(from_values(values), live=Live(student=Picky()))
+
+
+def test_weights_of_another_architecture_are_refused_by_key_with_both_names(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(rebuild, "variants", lambda: ("resnet8", "resnet14", "vgg8", "mlp"))  # making all of them takes seconds
+    network = transfuse.models.open_model("builtin:resnet8", ModelRequest(outputs=7, input_shape=(1, 8, 8))).network
+    torch.save(network.state_dict(), tmp_path / "small.pt")
+    model = {"source": f"file:{tmp_path / 'small.pt'}", "architecture": "builtin:resnet14"}
+    with pytest.raises(ModelError) as caught:
+        transfuse.finetune("bundled:digits", model, **settings)
+    assert caught.value.where == "model.architecture"
+    assert "small.pt: the weights don't fit builtin:resnet14" in caught.value.what
+    assert "layer1.1.conv1.weight" in caught.value.what
+    assert caught.value.fix == "builtin:resnet8 has these names and shapes"
+    assert not settings["out"].exists()

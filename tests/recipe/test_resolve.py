@@ -307,6 +307,27 @@ def test_decisions_are_told_with_key_value_and_reason():
     assert not [line for line in said if line.startswith("teacher.train.precision")], "the same as the student's, said once"
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "words"),
+    [
+        ("adamw", 0.0, "l2_sp takes its place, as its paper says, for the control too; the optimizer's own is 0.01"),
+        ({"sgd": {"lr": 0.5}}, 0.0, "l2_sp takes its place, as its paper says, for the control too; the optimizer's own is 0.0005"),
+        ({"sgd": {"weight_decay": 0.1}}, 0.1, "as the recipe says; l2_sp takes its place in the paper"),
+        ({"adamw": {"weight_decay": 0}}, 0.0, ""),
+    ],
+)
+def test_weight_decay_gives_way_to_what_holds_weights_at_their_start_and_says_so(optimizer, decay, words):
+    recipe, reasons = resolved(objectives=["cross_entropy", "l2_sp"], train={"optimizer": optimizer})
+    name, settings = next(iter(recipe.train.optimizer.items()))
+    key = f"train.optimizer.{name}.weight_decay"
+    assert settings["weight_decay"] == decay
+    assert reasons.get(key, "").startswith(words)
+    assert bool(words) == any(line.startswith(f"{key} = {decay:g}") for line in sentences(recipe, reasons))
+    assert resolve(recipe, PICTURES)[0] == recipe
+    without, _ = resolved(objectives=["cross_entropy", {"l2_sp": {"weight": 0}}], train={"optimizer": optimizer})
+    assert without.train.optimizer == from_values({**BASE, "train": {"optimizer": optimizer}}).train.optimizer
+
+
 def test_the_control_learns_from_labels_alone_whatever_share_they_had():
     (only,) = control_objectives(resolved()[0])
     assert (only.name, only.weight) == ("cross_entropy", 1.0)

@@ -38,6 +38,7 @@ class Card:
         tasks: the tasks on which the formula is defined.
         cost: what it costs beyond the student's own step, in words.
         teachers: how many teachers it takes at once, where it asks any.
+        decays: whether it takes the place of the optimiser's weight decay, which is then 0 unless the recipe gives another than the usual.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Card:
     tasks: tuple[TaskName, ...] = ("classification",)
     cost: str = ""
     teachers: Literal["one", "several"] = "one"
+    decays: bool = False
 
     @property
     def transfers(self) -> bool:

@@ -15,9 +15,12 @@ from transfuse.core.taps import undisturbed
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import open_model
+from transfuse.models.architectures import variants
 from transfuse.models.heads.linear import Linear
 from transfuse.models.heads.placing import renew_head
-from transfuse.models.weights import fit_names, load_into
+from transfuse.models.weights import differences, fit_names, load_into
+
+_EDGES = 3  # tensors whose shape the data decide: the first kernel, weight and bias of the last layer
 
 
 def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, where: str, grafts: Sequence[dict[str, Any]] = ()) -> Model:
@@ -46,7 +49,13 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
     if said is not None:
         model = open_model(architecture, said)
     regraft(model.network, grafts)
-    load_into(model.network, state, where)
+    try:
+        load_into(model.network, state, where, architecture)
+    except ModelError as error:
+        alike = _alike(state) if architecture.startswith("builtin:") else []
+        fits = alike and architecture not in alike  # else it is the options that differ
+        known = f"{' and '.join(alike)} ha{'s' if len(alike) == 1 else 've'} these names and shapes" if fits else error.fix
+        raise ModelError(f"{where}: {error.what}", "architecture", known) from error
     model.pretrained = True
     outputs = model.options["outputs"]
     if wanted is not None and wanted != outputs:
@@ -61,6 +70,21 @@ def rebuild(architecture: str, state: dict[str, Tensor], request: ModelRequest, 
 def _columns(state: dict[str, Tensor]) -> tuple[int, ...] | None:
     """Inputs of the first linear layer of a state dict."""
     return next(((value.shape[1],) for value in state.values() if value.ndim == 2), None)
+
+
+def _alike(state: dict[str, Tensor]) -> list[str]:
+    """Built-in networks that such weights belong to, outputs and input channels aside."""
+    found = []
+    for name in variants():
+        try:
+            with torch.device("meta"):
+                draft = open_model(f"builtin:{name}", ModelRequest(outputs=10, input_shape=(3, 32, 32))).network
+        except ModelError:  # takes no pictures
+            continue
+        missing, unexpected, shapes = differences(draft, fit_names(state, draft))
+        if not missing and not unexpected and len(shapes) <= _EDGES:
+            found.append(f"builtin:{name}")
+    return found
 
 
 def _blank(model: Model, request: ModelRequest, where: str) -> Tensor:

@@ -133,23 +133,35 @@ def fit_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     return max(_renamings(state, aliases), key=lambda candidate: len(wanted & set(candidate)))
 
 
-def load_into(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def differences(module: nn.Module, state: dict[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Names that a state dict lacks, names that the module doesn't have, and names under which both have other shapes."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not _is_bookkeeping(key)]
+    unexpected = [key for key in state if key not in own and not _is_bookkeeping(key)]
+    return missing, unexpected, [key for key in own if key in state and own[key].shape != state[key].shape]
+
+
+def load_into(module: nn.Module, state: dict[str, Tensor], where: str, name: str | None = None) -> None:
     """Loads a state dict whose names already fit, or fit after `fit_names`; nothing is changed when something doesn't.
+
+    Args:
+        module: takes the weights.
+        state: the weights.
+        where: they come from.
+        name: of the network in messages; None: its class's.
 
     Raises:
         ModelError: names or shapes differ; lists them.
     """
     state = fit_names(state, module)
     own = module.state_dict()
-    missing = [key for key in own if key not in state and not _is_bookkeeping(key)]
-    unexpected = [key for key in state if key not in own and not _is_bookkeeping(key)]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    missing, unexpected, shapes = differences(module, state)
     if missing or unexpected or shapes:
         rows = [(f"{key}", "shape", f"file {tuple(state[key].shape)}, network {tuple(own[key].shape)}") for key in shapes]
         rows += [(key, "missing", f"network {tuple(own[key].shape)}") for key in missing]
         rows += [(key, "unexpected", f"file {tuple(state[key].shape)}") for key in unexpected]
         raise ModelError(
-            f"the weights don't fit {type(module).__name__}: {len(shapes)} other shapes, {len(missing)} missing, "
+            f"the weights don't fit {name or type(module).__name__}: {len(shapes)} other shapes, {len(missing)} missing, "
             f"{len(unexpected)} unexpected\n{_table(rows)}",
             where=where,
             fix="check architecture and options (such as options: {shortcut: B})",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from transfuse.core.card import TaskName
+from transfuse.core.signature import parameters
+from transfuse.engine.optim import OPTIMIZERS
 from transfuse.engine.schedule import weight_function
 from transfuse.errors import RecipeError
 from transfuse.recipe import caching
@@ -206,6 +208,20 @@ class _Resolution:
         if all(_never(block["weight"]) for block in blocks):
             self.problems.append("objectives: every weight is 0, so there is nothing to learn from")
         self.values["objectives"] = blocks
+        for block in blocks:
+            if card_of(block["name"], block["method"], facts).decays and not _never(block["weight"]):
+                self.no_decay(self.values["train"]["optimizer"], block["name"])
+
+    def no_decay(self, optimizer: dict[str, Any], objective: str) -> None:
+        """Takes away the optimiser's weight decay, which would pull to 0 what a term holds elsewhere; one that isn't its default stays."""
+        name, settings = next(iter(optimizer.items()))
+        usual = next((one.default for one in parameters(OPTIMIZERS[name]) if one.name == "weight_decay"), 0.0)
+        key = f"train.optimizer.{name}.weight_decay"
+        if usual and settings["weight_decay"] == usual:
+            reason = f"{objective} takes its place, as its paper says, for the control too; the optimizer's own is {usual:g}"
+            self.set(settings, "weight_decay", 0.0, key, reason)
+        elif settings.get("weight_decay"):
+            self.reasons[key] = f"as the recipe says; {objective} takes its place in the paper, as it pulls to 0 what that holds elsewhere"
 
     def kept_answers(self, cache: dict[str, Any]) -> None:
         """How many logits the cache keeps, at which temperatures, and who can't learn from that."""

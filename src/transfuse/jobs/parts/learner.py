@@ -106,7 +106,7 @@ def open_source(value: str | dict[str, Any], data: DataSet, where: str) -> Model
     return model
 
 
-def preprocess_of_start(block: ModelBlock, data: DataSet) -> Preprocess | None:
+def preprocess_of_start(block: ModelBlock, data: DataSet, where: str) -> Preprocess | None:
     """How the inputs of the network whose weights are taken are made: weights go with the inputs that they were trained for.
 
     None where the block begins with no other network's weights, or with a teacher's.
@@ -117,4 +117,4 @@ def preprocess_of_start(block: ModelBlock, data: DataSet) -> Preprocess | None:
     value = settings["source"]
     if value is None or (isinstance(value, str) and ":" not in value):
         return None
-    return open_source(value, data, f"init.{name}.source").preprocess
+    return open_source(value, data, f"{where}.init.{name}.source").preprocess

@@ -141,7 +141,7 @@ def open_student(
         model = learner.opened(block.source, request_for(block, data, initial_seed(seed, peer), fresh=True), where)
     if model.table is not None:
         raise ModelError(f"{model.source} is a table: it can't be trained", where, fix="use it as a teacher, or name a network")
-    start = learner.preprocess_of_start(block, data)
+    start = learner.preprocess_of_start(block, data, where)
     model.preprocess = start if start is not None and block.preprocess is None else preprocess_of(block, model, data)
     model.classes, model.target = list(data.classes) or None, data.target
     output = answer_of(model, data, where)

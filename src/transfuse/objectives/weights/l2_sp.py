@@ -23,14 +23,16 @@ CARD = Card(
     paper_weight=0.01,
     tasks=("classification", "multilabel", "regression"),
     cost="a copy of the student's weights, in memory and in checkpoints",
+    decays=True,
 )
 
 
 def l2_sp_loss(student_parameters: Mapping[str, Tensor], starting_parameters: Mapping[str, Tensor], head: float = 1.0) -> Float[Tensor, ""]:
     """1/2 sum |w - w0|^2 over the parameters that have a starting value, plus head/2 sum |w|^2 over the others.
 
-    With `paper_weight` 0.01 this is the paper's alpha = beta = 0.01; the optimiser's own weight decay is to be 0, or weights are
-    counted twice. Which parameters started where is told by their names, never by comparing values.
+    With `paper_weight` 0.01 this is the paper's alpha = beta = 0.01. It takes the place of weight decay, which would
+    pull to 0 what this holds at the start: in recipes the optimiser's is 0 unless another than its usual one is given, and that is said.
+    Which parameters started where is told by their names, never by comparing values.
 
     Raises:
         ValueError: a starting value has no parameter, or another shape.
