@@ -15,10 +15,11 @@ from transfuse.core.protocols import Silent
 from transfuse.data import open_data
 from transfuse.errors import RecipeError, TransfuseError
 from transfuse.evaluate import metrics
-from transfuse.jobs import check, folds
+from transfuse.jobs import check, folds, series
 from transfuse.jobs.deliver import finish
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_text, from_values, load
+from transfuse.report.series import shipped
 
 
 @pytest.fixture(autouse=True)
@@ -170,10 +171,79 @@ def test_what_is_no_number_of_folds_is_refused(given):
         from_text(f"job: distill\ndata: bundled:digits\nstudent: builtin:mlp\n{given}\n")
 
 
-def test_a_job_without_one_labelled_set_says_so():
-    text = "job: adapt\nsource: bundled:digits\ntarget: bundled:wine\nstudent: builtin:mlp\nvalidate: {folds: 3}\n"
-    with pytest.raises(RecipeError, match="can't be run on folds"):
-        from_text(text)
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("job: fuse\ndata: bundled:digits\nsources: {a: run:a, b: run:b}\n", "sources are trained already"),
+        ("job: eval\nmodels: {a: run:a}\n", "nothing is trained here"),
+    ],
+)
+def test_jobs_of_which_folds_would_say_nothing_say_why(text, why):
+    with pytest.raises(RecipeError, match=why):
+        from_text(f"{text}validate: {{folds: 3}}\n")
+
+
+TRAIN = {"steps": 2, "batch_size": 32, "precision": "fp32"}
+TEACHER = {"source": "builtin:mlp", "options": {"widths": [16]}, "train": TRAIN}
+KINDS = {
+    "born_again": {"generations": 1},
+    "assistants": {"teacher": TEACHER, "assistants": [{"source": "builtin:mlp", "options": {"widths": [12]}}], "plain": False},
+    "sweep": {"teacher": TEACHER, "objectives": ["cross_entropy", "kd"], "space": {"objectives.kd.temperature": [1, 4]}},
+}
+
+
+@pytest.fixture
+def without_pages_of_series(monkeypatch):
+    """A series on each fold has a page, too."""
+    monkeypatch.setattr(series.series_page, "write", lambda path: None)
+    monkeypatch.setattr(series.series_card, "write", lambda path: None)
+
+
+@pytest.mark.parametrize("job", list(KINDS))
+def test_a_job_of_several_runs_is_run_whole_on_each_fold(job, values, without_pages_of_series):
+    changes = {"job": job, "train": TRAIN, "validate": {"folds": 2}, "data": {"source": "bundled:digits", "labels_per_class": 4}}
+    run = start({key: value for key, value in values(**changes, **KINDS[job]).items() if job == "sweep" or key != "objectives"})
+    kept = np.load(run.path / "out_of_fold/student.npz")
+    assert len(set(kept["ids"].tolist())) == len(kept["ids"]) == 40
+    inner = json.loads((run.path / "runs/fold_1/summary.json").read_text())
+    assert inner["series"] == {"born_again": "generations", "assistants": "chain", "sweep": "sweep"}[job]
+    answering = run.path / "runs/fold_1" / shipped(inner) / "predictions/student.npz"
+    assert np.array_equal(np.load(answering)["outputs"], kept["outputs"][kept["fold"] == 1])
+    assert run.summary["out_of_fold"]["models"]["student"]["samples"] == 40
+    weights = [load_file(run.path / place / "student.safetensors") for place in (".", "runs/refit")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.fixture
+def adaptation(values, tmp_path):
+    """A function from the target's training labels to a small adaptation on two folds."""
+    random = np.random.default_rng(0)
+
+    def make(labels):
+        pictures = random.integers(0, 255, (90, 8, 8)).astype(np.uint8)
+        parts = {"x_train": pictures[:60], "y_train": labels, "x_test": pictures[60:], "y_test": np.arange(30) % 10}
+        np.savez(tmp_path / "target.npz", **parts, classes=np.array([str(number) for number in range(10)]))
+        made = values(job="adapt", train=TRAIN, validate={"folds": 2})
+        kept = {key: value for key, value in made.items() if key not in ("data", "objectives")}
+        return {**kept, "source": "bundled:digits", "target": f"arrays:{tmp_path / 'target.npz'}"}
+
+    return make
+
+
+def test_an_adaptation_has_folds_of_its_target(adaptation):
+    run = start(adaptation(np.arange(60) % 10))
+    kept = np.load(run.path / "out_of_fold/student.npz")
+    assert len(set(kept["ids"].tolist())) == 54, "the target's training part without its validation samples"
+    recipe = load(run.path / "runs/fold_2/recipe.resolved.yaml")
+    assert recipe.target.split.fold.number == 2
+    assert recipe.source.split.fold is None
+
+
+def test_a_target_without_labels_has_nothing_to_judge_a_fold_by(adaptation):
+    made = adaptation(np.full(60, -1))
+    with pytest.raises(TransfuseError, match="nothing to judge a fold by"):
+        start(made)
+    assert not Path(made["out"]).exists()
 
 
 def test_checking_writes_nothing_and_decides_the_whole_recipe(values, tmp_path):

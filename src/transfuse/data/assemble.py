@@ -87,6 +87,9 @@ def assemble(parts: DataParts, request: DataRequest, source: str) -> DataSet:
 def _never_labelled(parts: DataParts, request: DataRequest, source: str, notes: list[str]) -> DataSet:
     """A training part of which no label is known, beside parts that have labels; without a validation part of its own, it is carved
     from test."""
+    if request.fold is not None:
+        fix = "leave validate out, or label some training samples: they are then for the report alone"
+        raise DataError("no training sample has a label, so there is nothing to judge a fold by", where="validate.folds", fix=fix)
     test = _only_labelled(parts.test if parts.test is not None else parts.val, "test", notes)
     if test is None:
         fix = "label some samples, or give a test part with labels: the report is made from them"

@@ -1,7 +1,9 @@
-"""Any job that trains on one labelled set, with `validate: {folds: 5}`: once on each fold, out-of-fold figures, and a last time on all.
+"""Any job that trains, with `validate: {folds: 5}`: once on each fold, out-of-fold figures, and a last time on all.
 
 A run on a fold never sees the fold's samples before its report, nor the test part at all; its validation part selects, as in any run. The
-last run learns from the whole training part. What it reaches on the test part stands beside the folds' figures, and chose nothing.
+last run learns from the whole training part. What it reaches on the test part stands beside the folds' figures, and chose nothing. Of two
+sets the target has the folds. A job of several runs (a sweep, a chain) is run whole on each fold, its choices included, and the answers of
+the run that it ships are those of the fold.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from transfuse.jobs.context import Context, Live, Run
 from transfuse.jobs.rundir import RunDir, replacing
 from transfuse.recipe.blocks import FoldBlock
 from transfuse.recipe.schema import Recipe
+from transfuse.report.series import is_series, shipped
 
 REFIT = "refit"
 OUT_OF_FOLD = "out_of_fold"  # the folder of predictions
@@ -29,7 +32,7 @@ def run(recipe: Recipe, reporter: Reporter | None = None, recipe_text: str | Non
     """Runs a job on each fold of its training part, then on all of it.
 
     Args:
-        recipe: of a job with one labelled set, with `validate`.
+        recipe: of a job that has folds, with `validate`.
         reporter: who is told what goes on; None: nobody.
         recipe_text: the user's YAML, kept word for word.
         live: objects in place of strings; every run is given the same.
@@ -85,7 +88,7 @@ def _runs(context: Context, recipe: Recipe) -> Run:
     planned = members(recipe)
     summaries = series.run_all(context, planned)
     entries = [series.entry(member, summary) for member, summary in zip(planned, summaries, strict=True)]
-    folds = [series.folder(context, member.name) for member in planned[:-1]]
+    folds = [_answering(series.folder(context, member.name)) for member in planned[:-1]]
     series.ship(context, REFIT)
     summary = {
         **series.summed_up(recipe, entries, summaries),
@@ -99,6 +102,13 @@ def _runs(context: Context, recipe: Recipe) -> Run:
     return series.finish(context, summary)
 
 
+def _answering(run: RunDir) -> RunDir:
+    """The run whose answers are a fold's: of a job of several runs, that whose student is shipped."""
+    summary = run.read_summary()
+    inner = shipped(summary) if is_series(summary) else None
+    return run if inner is None else _answering(RunDir(run.path / inner))
+
+
 def out_of_fold(context: Context, folds: Sequence[RunDir], summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What every model said about each training sample while it was held out: kept, and measured as one set of samples.
 
@@ -108,12 +118,13 @@ def out_of_fold(context: Context, folds: Sequence[RunDir], summaries: Sequence[M
 
     Args:
         context: of the series.
-        folds: folders of the runs on folds, in order.
+        folds: folders of the runs that answer for the folds, in order.
         summaries: of these runs.
     """
     task, seed = summaries[0]["task"], summaries[0]["seed"]
     found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for name in [*summaries[0]["models"], *(summaries[0].get("teachers") or {})]:
+    told = [*summaries[0]["models"], *(summaries[0].get("teachers") or {})]
+    for name in [name for name in told if (folds[0].predictions / f"{name}.npz").exists()]:  # an ensemble of several runs has none
         parts = [lineage.answers(run, name) for run in folds]
         found[name] = tuple(np.concatenate([part[place] for part in parts]) for place in range(3))  # type: ignore[assignment]
         numbers = np.concatenate([np.full(len(part[0]), number) for number, part in enumerate(parts, 1)])
@@ -123,10 +134,10 @@ def out_of_fold(context: Context, folds: Sequence[RunDir], summaries: Sequence[M
         raise RunError(
             "a sample was held out in two folds", where=str(context.rundir.path), fix="start the job again: its data have changed"
         )
-    models = {name: model_summary(task, found[name][2], labels, None, None, seed) for name in summaries[0]["models"]}
+    models = {name: model_summary(task, found[name][2], labels, None, None, seed) for name in summaries[0]["models"] if name in found}
     shown = {name: {key: block[key] for key in ("metrics", "intervals", "samples")} for name, block in models.items()}
     control = found["control"][2] if "control" in found else None
-    teachers = {name: found[name][2] for name in summaries[0].get("teachers") or {}}
+    teachers = {name: found[name][2] for name in summaries[0].get("teachers") or {} if name in found}
     return {"models": shown, "transfer": transfer_summary(task, labels, outputs, control, teachers or None, seed)}
 
 

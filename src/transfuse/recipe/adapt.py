@@ -17,6 +17,7 @@ class AdaptRecipe(Recipe):
     """A network learns from a labelled source and from a target domain whose labels it does not see."""
 
     data_keys: ClassVar[tuple[str, ...]] = ("source", "target")
+    folded: ClassVar[str | None] = "target"
     written: ClassVar[dict[str, str]] = {
         "job": "job: adapt",
         "source.source": "  source: idx:./mnist",

@@ -31,6 +31,10 @@ class WayBlock(Block):
 class FuseRecipe(Recipe):
     """Several trained models become one."""
 
+    not_folded: ClassVar[str] = (
+        "its sources are trained already, most often on these very samples, so a fold would hold nothing out; rules that are fitted are "
+        "cross-fitted on the validation part, and the test part is for the report (seeds: 5 repeats what is trained)"
+    )
     written: ClassVar[dict[str, str]] = {
         "job": "job: fuse",
         "data.source": "  source: bundled:digits",

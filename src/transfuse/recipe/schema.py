@@ -45,7 +45,10 @@ with warnings.catch_warnings():
         """the job whose recipes this one's verb takes too, with more keys from the command line"""
 
         folded: ClassVar[str | None] = None
-        """the key of the data that `validate` makes folds of; None: the job has no use for folds"""
+        """the key of the data that `validate` makes folds of; None: folds would say nothing of the job"""
+
+        not_folded: ClassVar[str] = "nothing is trained here"
+        """why they wouldn't"""
 
         not_the_controls: ClassVar[tuple[str, ...]] = ()
         """keys that the control doesn't depend on, beside those that it never does"""
@@ -82,7 +85,7 @@ with warnings.catch_warnings():
         @classmethod
         def _folds_of_something(cls, value: Any) -> Any:
             if value is not None and cls.folded is None:
-                raise ValueError("this job can't be run on folds: jobs that train on one labelled set can, such as distill and extract")
+                raise ValueError(f"this job can't be run on folds: {cls.not_folded}")
             return value
 
         @property
@@ -123,6 +126,7 @@ class TaughtRecipe(Recipe):
     """What recipes have in which teachers teach a student."""
 
     short_keys: ClassVar[dict[str, str]] = {"teacher": "short for `teachers: {teacher: ...}`"}
+    folded: ClassVar[str | None] = "data"
 
     data: Annotated[DataBlock, BeforeValidator(source_string)]
     """where the samples come from"""
@@ -168,7 +172,6 @@ class TaughtRecipe(Recipe):
 class DistillRecipe(TaughtRecipe):
     """A teacher (or several) teaches a student."""
 
-    folded: ClassVar[str | None] = "data"
     written: ClassVar[dict[str, str]] = {
         "job": "job: distill",
         "data.source": "  source: bundled:digits",
