@@ -21,7 +21,7 @@ class Objective(Protocol):
     - `set_outputs(outputs: int)`: how many numbers the student predicts, for discriminators and heads that are sized by it;
     - `meet(student: Ending, teacher: Ending)`: how both networks end (`core.heads`), for objectives that need the teacher's last layer;
     - `take_head(path: str, head: nn.Module)`: where the student's head is and a copy of it, for objectives with a second one: the
-      layer that runs last, or the module that the objective's `head` names. The objective then taps what the head is given;
+      layer that makes the outputs, or the module that the objective's `head` names. The objective then taps what the head is given;
     - `take_norms(norms: Mapping[str, Norm | None])`: the BatchNorm in front of each of the teacher's taps (`core.norms`), for objectives
       that read the teacher's statistics off its weights;
     - `build(student_shapes, teacher_shapes)`: shapes of the tapped features by path, from a dry forward;

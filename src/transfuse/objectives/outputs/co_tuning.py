@@ -47,7 +47,7 @@ class CoTuning(nn.Module):
     Args:
         samples: how many labelled training samples are looked at; 4096 take one forward pass each.
         temperature: of the start's softmax; above 1 where it is over-confident.
-        head: path of the student's head; null: the layer that runs last.
+        head: path of the student's head; null: found by a forward pass.
     """
 
     def __init__(self, samples: Annotated[int, Gt(0)] = 4096, temperature: Annotated[float, Gt(0)] = 1.0, head: str | None = None):

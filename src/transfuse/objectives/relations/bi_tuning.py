@@ -59,7 +59,7 @@ class BiTuning(nn.Module):
         queue: remembered samples per class.
         temperature: of both contrasts.
         dimensions: of the projection.
-        head: path of the student's head; null: the layer that runs last.
+        head: path of the student's head; null: found by a forward pass.
     """
 
     def __init__(
