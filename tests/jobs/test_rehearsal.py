@@ -129,7 +129,7 @@ def test_every_job_with_objectives_tries_them_first(tmp_path, trained, job):
 
 def test_the_student_of_a_fusion_is_tried_with_a_stand_in_for_what_is_fused(tmp_path, trained):
     values = {"job": "fuse", "data": "bundled:wine", "sources": {"one": trained["FILE"], "two": trained["OTHER"]}, "student": MLP}
-    assert refused(tmp_path, {**values, "how": ["mean"]}, ["dist"], batch_size=1).where == "objectives.dist"
+    assert refused(tmp_path, {**values, "how": ["mean_probabilities"]}, ["dist"], batch_size=1).where == "objectives.dist"
 
 
 class Counting(nn.Module):
