@@ -71,3 +71,17 @@ def test_the_speeds_beside_peers_are_those_of_their_result_file():
     warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
     assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
     assert f"the student alone is {speed['student alone']:.1f} times as fast" in text
+
+
+def test_the_figures_of_digits_for_mnist_are_those_of_their_result_file():
+    rows = json.loads((ROOT / "benchmarks/results/digits_mnist.json").read_text())["rows"]
+    found = {row["labels per class"]: row for row in rows if row["policy"] == "fine-tuned, full"}
+    few, many = found[5], found[100]
+    text = " ".join((ROOT / "docs/extract.md").read_text(encoding="utf-8").split())
+    low, high = (f"{bound:.2f}" for bound in few["gain_interval"])
+    assert f"gains {few['gain']:.2f} points ({low} to {high} over five seeds)" in text
+    low, high = (f"{bound:.2f}" for bound in many["gain_interval"])
+    assert f"it gains {many['gain']:.2f} ({low} to {high})" in text
+    low, high = (f"{-bound:.2f}" for bound in reversed(many["its interval"]))
+    assert f"loses {-many['gain over that']:.2f} ({low} to {high})" in text
+    assert many["verdict on that"] == "negative transfer"

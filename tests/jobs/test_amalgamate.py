@@ -16,9 +16,11 @@ from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs import amalgamate, fuse
 from transfuse.jobs import resume as resuming
 from transfuse.jobs.context import Context, Live
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.fusing import spreading
 from transfuse.jobs.parts import terms
 from transfuse.jobs.rundir import RunDir
+from transfuse.jobs.runner import runner_of
 from transfuse.models import open_model, save_model
 from transfuse.objectives.outputs.amalgamate import joined
 from transfuse.recipe.load import from_values
@@ -270,3 +272,26 @@ def test_a_table_of_predictions_is_a_specialist_like_any_other(folder, tmp_path)
     run = amalgamated(folder, tmp_path / "run", sources=sources, control="none", objectives=["cross_entropy", "amalgamate"])
     assert run.summary["models"]["student"]["metrics"]["accuracy"] > 0.85
     assert run.summary["amalgamation"]["labels"] == ["cross_entropy"]  # and with labels, where they are asked for
+
+
+def test_specialists_of_some_classes_become_one_network_that_then_learns_another_task(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "report", lambda context: None)  # drawing takes longer than these jobs
+    amalgamated(folder, tmp_path / "all", ("first", "last"), "silent", control="none", train={**TRAIN, "steps": 60})
+    digits = np.load(folder / "labelled.npz")
+    parts = {f"x_{part}": digits[f"x_{part}"] for part in ("train", "test")}
+    parts |= {f"y_{part}": digits[f"y_{part}"] % 2 for part in ("train", "test")}
+    np.savez(tmp_path / "odd.npz", **parts, classes=["even", "odd"])
+    target = {"source": f"arrays:{tmp_path / 'odd'}.npz", "labels_per_class": 5}
+    values = {"train": {**TRAIN, "steps": 20}, "cache": {"dir": str(tmp_path / "cache")}, "samples": False}
+    network = f"run:{tmp_path / 'all'}"
+    moved = {"job": "finetune", "data": target, "model": network, "out": str(tmp_path / "finetuned")}
+    both = {"job": "together", "source": f"arrays:{folder / 'labelled'}.npz", "target": target, "student": network, "control": "none"}
+    for made in ({**values, **moved}, {**values, **both, "out": str(tmp_path / "together")}):
+        recipe = from_values(made)
+        run = runner_of(recipe).run(recipe)
+        model = open_model(f"run:{run.path}", ModelRequest())
+        assert model.classes == ["even", "odd"]
+        before, after = open_model(network, ModelRequest()).network.state_dict(), model.network.state_dict()
+        key = next(name for name, value in before.items() if value.ndim == 2)
+        assert 0 < (before[key] - after[key]).norm() < before[key].norm(), "it went on from what the specialists had taught"
+    assert open_model(f"run:{tmp_path / 'together'}#head:source", ModelRequest()).classes == NAMES
