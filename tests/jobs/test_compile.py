@@ -93,6 +93,7 @@ def test_cuda_graphs_are_left_to_steps_of_one_forward_and_one_backward_pass():
     assert len(set(refused)) == len(refused)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own, about torch.jit
 def test_a_graphs_output_is_the_steps_own(monkeypatch):
     modes, output = [], torch.zeros(2)
     monkeypatch.setattr(torch, "compile", lambda network, mode: modes.append(mode) or (lambda inputs: output.add_(inputs)))
