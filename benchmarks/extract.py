@@ -165,6 +165,13 @@ def budgets(work: Path) -> dict[str, Any]:
     return {"Fashion-MNIST": published, **tables, "heads": "fitted to features in seconds, not counted"}
 
 
+def made_by(work: Path) -> dict[str, Any]:
+    """Which commits the runs are of, and what they took; a later call only reads them."""
+    read = {name: [json.loads(path.read_text()) for path in sorted(work.glob(f"*/*/{name}.json"))] for name in ("env", "summary")}
+    commits = sorted({(found["commit"] or "unknown")[:12] for found in read["env"]})
+    return {"commits of the runs": commits, "seconds of all runs": round(sum(found["seconds"]["total"] for found in read["summary"]), 1)}
+
+
 def heads_on(work: Path, name: str, values: dict[str, Any], seeded: Any, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """One row per head that can be fitted to the task; `only` some of them."""
     rows = []
@@ -242,6 +249,7 @@ def main(work: Path) -> None:
         "sets": "Fashion-MNIST: ten labels a class, 1,000 test pictures; tables: a fifth of the rows for the report",
         "what the pretraining of tables saw": "the inputs of all rows, those of the test part, too; no label. The control saw neither",
         "budgets": budgets(work),
+        **made_by(work),
         "rows": rows,
         "seconds, this call": round(time.perf_counter() - begun, 1),
     }
