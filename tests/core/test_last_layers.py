@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.models.heads.architectures import OWN, TORCHVISION, TwoHeads, columns, picture, plain
-from transfuse.core.last_layers import candidates, find_heads
+from transfuse.core.last_layers import candidates, find_heads, last_layers
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 
@@ -43,6 +43,19 @@ def test_each_output_of_several_has_its_own_head():
 def test_a_layer_under_two_names_is_one_head():
     build, example, _ = OWN["one layer under two names"]
     assert [head.paths for head in find_heads(build(), example())] == [("first", "last")]
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["parametrised", "hooked"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+def test_a_last_layer_with_weight_norm_is_the_head(norm):
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), norm(nn.Linear(8, 4)))
+    assert [(head.path, head.outputs) for head in find_heads(network, columns())] == [("2", 4)]
+    assert [path for path, _ in last_layers(network, columns())] == ["2"]
+
+
+def test_what_follows_the_last_layers_is_passed_and_they_are_named_as_they_were_registered():
+    twins = OWN["twins that share a weight"][0]()
+    assert [path for path, _ in last_layers(nn.Sequential(twins, nn.Softmax(1)), columns())] == ["0.head", "0.twin"]
 
 
 def test_looking_changes_nothing():

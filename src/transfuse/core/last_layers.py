@@ -166,12 +166,11 @@ def _owners(network: nn.Module) -> _Owners:
     """
     owners: _Owners = {}
     for path, module in network.named_modules():
-        if ".parametrizations." in f".{path}":
-            path = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
-            module = network.get_submodule(path)
+        inside, _, held = f".{path}".partition(".parametrizations.")
+        layer = inside.removeprefix(".") if held else path
         for parameter in module.parameters(recurse=False):
             if parameter.ndim > 1:
-                owners.setdefault(id(parameter), []).append((path, module))
+                owners.setdefault(id(parameter), []).append((layer, network.get_submodule(layer)))
     return owners
 
 
