@@ -190,9 +190,9 @@ def open_teacher(name: str, block: ModelBlock, data: DataSet, seed: int, live: n
         fix = f"train it here with {key}.train.epochs=30, or give a source with weights (file:, run:, timm: with a tag)"
         raise ModelError(f"{model.source} has no trained weights: it knows nothing to teach", where=f"teachers.{name}", fix=fix)
     model.preprocess = preprocess_of(block, model, data)
-    output = None if model.module is None else answer_of(model, data, f"teachers.{name}")
-    if model.architecture is None and output is not None:
-        output = learner.answer_with_logits(model, output)
+    output = None
+    if model.module is not None and model.architecture is None:  # nothing but an answer tells how many outputs it has
+        output = learner.answer_with_logits(model, answer_of(model, data, f"teachers.{name}"))
     if trained_here:
         refuse_frozen(model, f"teachers.{name}")
         model.classes, model.target = list(data.classes) or None, data.target
