@@ -137,13 +137,6 @@ class TogetherRecipe(Recipe):
             raise ValueError("init: the control begins as the student does, so give the network with the weights to begin with: run:PATH")
         return value
 
-    @field_validator("student")
-    @classmethod
-    def _own_weights(cls, value: LearnerBlock) -> LearnerBlock:
-        if value.init is not None:
-            raise ValueError("init: the control begins as the student does, so give the network with the weights to begin with: run:PATH")
-        return value
-
     @property
     def candidates(self) -> list[float]:
         """The values that validation chooses among; empty where there is nothing to choose."""
