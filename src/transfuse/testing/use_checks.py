@@ -27,7 +27,8 @@ def check_card(case: Case) -> None:
     """The CARD says what the method is, where it comes from and what it costs."""
     card = case.card
     for field in fields(Card):
-        if field.name not in ("needs",) and not getattr(card, field.name):
+        value = getattr(card, field.name)
+        if field.name != "needs" and not isinstance(value, bool) and not value:
             raise ObjectiveDefect("card", f"'{field.name}' is empty")
     if not card.link.startswith("https://"):
         raise ObjectiveDefect("card", f"link '{card.link}' is not an https address")
