@@ -104,8 +104,15 @@ def gain(what: str, better: list[np.ndarray], worse: list[np.ndarray]) -> dict[s
     assert found.interval is not None
     tests = [round(mcnemar(other, one), 4) for one, other in zip(better, worse, strict=True)]
     low, high = found.interval
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence"
-    return {"gain": what, "points": round(found.mean, 2), "interval": [round(low, 2), round(high, 2)], "verdict": verdict, "mcnemar": tests}
+    verdict = "transfer helps" if low > 0 else "negative transfer" if high < 0 else "no evidence"
+    return {
+        "gain": what,
+        "caveat": CAVEAT,
+        "points": round(found.mean, 2),
+        "interval": [round(low, 2), round(high, 2)],
+        "verdict": verdict,
+        "mcnemar": tests,
+    }
 
 
 @click.command(help=__doc__)
