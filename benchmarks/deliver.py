@@ -10,6 +10,7 @@ training pictures, so int8 is calibrated on one half of the held-back ones and e
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,10 +33,7 @@ TRAIN: dict[str, Any] = {
 INT8: dict[str, Any] = {"onnx_int8": {"calibration": 500, "calibrate_on": "val"}}
 EXPORTS: list[Any] = ["safetensors", "bf16", "torch_export", "onnx", INT8, {"onnx_dynamic": {"layers": "all"}}]
 INSIDE: dict[str, Any] = {"onnx_int8": {**INT8["onnx_int8"], "preprocess": "graph"}}
-TIMES = (
-    "Other work ran on both cores meanwhile (a load of about 13), so milliseconds are several times what an idle machine takes, and "
-    "whether a latency budget is met can't be read from them; ratios are medians over blocks that took turns, with quartiles."
-)
+TIMES = "one sample, one thread; ratios are medians over blocks that took turns, with quartiles"
 ALONE = """
 import json, sys
 import numpy as np, onnxruntime
@@ -156,8 +154,13 @@ def main(work: Path) -> None:
     work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    figures = {"pair": "ResNet-56 (published weights) teaches ResNet-20 (published weights, one epoch), CIFAR-10", **pair(work)}
-    print(results.write("deliver", {**figures, "preprocessing inside the graph": pictures(work)}))
+    load = os.getloadavg()[0]
+    figures: dict[str, Any] = {
+        "pair": "ResNet-56 (published weights) teaches ResNet-20 (published weights, one epoch), CIFAR-10",
+        **pair(work),
+    }
+    figures["preprocessing inside the graph"] = pictures(work)
+    print(results.write("deliver", {**figures, "load before and after": [round(load, 2), round(os.getloadavg()[0], 2)]}))
 
 
 if __name__ == "__main__":
