@@ -1,6 +1,7 @@
 """`export:` in the jobs that ship one network: what is written is the network that the job ships, and is verified."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ from sklearn.datasets import load_digits
 
 import transfuse
 from transfuse.cli.main import run as command
+from transfuse.errors import DataError, MissingExtra, RunError
+from transfuse.jobs import export as exporting
+from transfuse.jobs.context import Live
+from transfuse.jobs.deliver import export as delivery
+from transfuse.jobs.deliver import finish
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
 
@@ -36,11 +42,11 @@ def moved(tmp_path_factory):
 def start(tmp_path):
     """A function from values of a recipe to the finished run."""
 
-    def go(**values):
+    def go(live=None, **values):
         recipe = from_values(
             {"train": TRAIN, "cache": {"dir": str(tmp_path / "cache")}, "samples": False, "out": str(tmp_path / "run"), **values}
         )
-        return runner_of(recipe).run(recipe)
+        return runner_of(recipe).run(recipe, live=live)
 
     return go
 
@@ -144,17 +150,79 @@ def test_a_sweep_exports_the_trial_that_validation_chose(start):
 
 
 def test_a_series_whose_export_was_cut_off_ships_it_when_it_is_resumed(start, monkeypatch, tmp_path):
-    from transfuse.jobs.deliver import export
-
     monkeypatch.chdir(tmp_path)
 
     def power_cut(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "ship_all", power_cut)
+    monkeypatch.setattr(delivery, "ship_all", power_cut)
     with pytest.raises(KeyboardInterrupt):
         start(job="born_again", generations=1, control="none", export=["safetensors"], data="bundled:digits", student=MLP, out="cut")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     run = transfuse.resume("cut")
     agree(run.path, "safetensors")
+
+
+@pytest.fixture
+def without_pages_of_runs(monkeypatch):
+    """Drawing takes longer than these jobs; the parent's page is drawn."""
+    monkeypatch.setattr(finish, "report", lambda context: None)
+
+
+LABELS_ALONE = {"data": "bundled:digits", "student": MLP, "objectives": ["cross_entropy"], "control": "none", "export": ["safetensors"]}
+
+
+def test_folds_export_the_refit_and_no_fold(start, without_pages_of_runs):
+    run = start(job="distill", validate={"folds": 2}, **LABELS_ALONE)
+    agree(run.path, "safetensors")
+    assert not list(run.path.glob("runs/*/exports"))
+    with pytest.raises(RunError, match="the run is finished"):
+        transfuse.resume(run.path)
+    shutil.rmtree(run.path / "exports")
+    agree(transfuse.resume(run.path).path, "safetensors")
+
+
+def test_folds_refuse_an_export_that_can_not_work_before_the_first_fold(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(delivery.importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtra, match="onnx"):
+        start(job="distill", validate={"folds": 2}, **{**LABELS_ALONE, "export": ["onnx"]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_folds_of_two_sets_given_as_objects_export_what_is_judged_on_the_target(start, without_pages_of_runs):
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(320) % 2
+    pictures = torch.randint(0, 255, (320, 1, 8, 8), generator=random, dtype=torch.uint8)
+    target = {"train": (pictures[:200], labels[:200]), "test": (pictures[200:], labels[200:])}
+    source = {part: (inputs.flip(-1), truth) for part, (inputs, truth) in target.items()}
+    live = Live(data={"source": source, "target": target})
+    values = {"source": "live", "target": "live", "student": MLP, "control": "none", "export": ["safetensors"]}
+    run = start(live, job="together", validate={"folds": 2}, **values)
+    assert agree(run.path, "safetensors")["samples"] == 120
+
+
+def test_with_seeds_every_run_exports_its_own_and_only_what_is_missing_is_left_to_do(start, without_pages_of_runs):
+    run = start(job="distill", seeds=2, **LABELS_ALONE)
+    exports = [run.path / "runs" / f"seed_{seed}" / "exports" for seed in (0, 1)]
+    assert all((folder / "safetensors/verify.json").exists() for folder in exports)
+    assert not (run.path / "exports").exists()
+    with pytest.raises(RunError, match="the run is finished"):
+        transfuse.resume(run.path)
+    shutil.rmtree(exports[1])
+    transfuse.resume(run.path)
+    assert (exports[1] / "safetensors/verify.json").exists()
+
+
+def test_data_that_have_moved_cost_a_series_its_export_and_nothing_else(start, monkeypatch, tmp_path, without_pages_of_runs):
+    def moved_away(*arguments):
+        raise DataError("no such file", where="data")
+
+    values = {key: value for key, value in LABELS_ALONE.items() if key != "objectives"}
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "of_run", moved_away)
+        with pytest.raises(DataError, match="no such file"):
+            start(job="born_again", generations=1, **values)
+    for name in ("summary.json", "report.html", "README.md", "student.safetensors"):
+        assert (tmp_path / "run" / name).exists(), name
+    agree(transfuse.resume(tmp_path / "run").path, "safetensors")  # once they are back

@@ -246,6 +246,18 @@ def test_a_target_without_labels_has_nothing_to_judge_a_fold_by(adaptation):
     assert not Path(made["out"]).exists()
 
 
+def test_heads_of_other_tasks_are_shipped_with_the_refit(values, tmp_path):
+    random = np.random.default_rng(0)
+    source = tmp_path / "letters.npz"
+    np.savez(source, x=random.integers(0, 255, (90, 8, 8)).astype(np.uint8), y=np.arange(90) % 3, classes=np.array(["a", "b", "c"]))
+    made = values(job="together", train=TRAIN, validate={"folds": 2}, target=values()["data"], sources={"letters": f"arrays:{source}"})
+    run = start({key: value for key, value in made.items() if key not in ("data", "objectives")})
+    inputs = torch.randn(2, 1, 8, 8)
+    parent, refit = (transfuse.load(f"run:{path}#head:letters") for path in (run.path, run.path / "runs/refit"))
+    assert parent(inputs).shape == (2, 3)
+    assert torch.equal(parent(inputs), refit(inputs))
+
+
 def test_checking_writes_nothing_and_decides_the_whole_recipe(values, tmp_path):
     recipe, reasons = check.run(from_values(values()))
     assert not (tmp_path / "run").exists()

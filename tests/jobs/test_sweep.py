@@ -15,7 +15,8 @@ import torch
 import transfuse
 from transfuse.cli.main import run as command
 from transfuse.errors import MissingExtra, RecipeError, RunError, TransfuseError
-from transfuse.jobs import resume, sweep, trials
+from transfuse.jobs import resume, series, sweep, trials
+from transfuse.jobs.runner import runner_of
 from transfuse.jobs.trials import front
 from transfuse.recipe.load import from_values, load
 from transfuse.recipe.sweep import SweepRecipe
@@ -124,6 +125,21 @@ def test_each_trial_decides_its_own_auto():
     run = start(small({"augment.crop": [0, 1]}, train={"steps": 2, "batch_size": 64, "precision": "fp32"}))
     views = [load(run.path / f"runs/trial_{number}/recipe.resolved.yaml").augment.views for number in (0, 1)]  # type: ignore[attr-defined]
     assert views == [1, 8], "one view without augmentation, eight with"
+
+
+@pytest.mark.parametrize("repeated", [{"seeds": [0]}, {"validate": {"folds": 2}}])
+def test_each_trial_decides_its_own_auto_on_a_fold_and_with_a_seed_too(repeated, monkeypatch):
+    def one_is_enough(context, members):
+        series.obtain(context, members[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(series, "run_all", one_is_enough)
+    train = {"steps": 2, "batch_size": 64, "precision": "fp32"}
+    recipe = from_values(small({"augment.crop": [0, 1]}, train=train, **repeated))
+    with pytest.raises(KeyboardInterrupt):
+        runner_of(recipe).run(recipe)
+    trials_of = sorted(Path("run").glob("runs/*/runs/trial_*/recipe.resolved.yaml"))
+    assert [load(path).augment.views for path in trials_of] == [1, 8]  # type: ignore[attr-defined]
 
 
 class ByRate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,9 @@ def of_run(rundir: RunDir, data: Any, context: Context) -> Shipment:
 
 def _open_data(recipe: Recipe, data: Any, context: Context) -> DataSet:
     """The recipe's data, or others in their place with the recipe's splits."""
+    by_name = isinstance(data, Mapping) and {*data} <= {key.rpartition(".")[2] for key in recipe.data_blocks}
+    if by_name:  # live sets of a job on several, which its context holds
+        data = None
     if isinstance(recipe, AdaptRecipe):
         if data is not None:
             block = recipe.target.model_copy(update={"source": data if isinstance(data, str) else "live"})

@@ -17,7 +17,7 @@ from transfuse.core.protocols import Reporter
 from transfuse.errors import RunError
 from transfuse.evaluate.summary import model_summary, transfer_summary
 from transfuse.jobs import check as checking
-from transfuse.jobs import lineage, series
+from transfuse.jobs import lineage, series, sweep
 from transfuse.jobs.context import Context, Live, Run
 from transfuse.jobs.rundir import RunDir, replacing
 from transfuse.recipe.blocks import FoldBlock
@@ -41,18 +41,19 @@ def run(recipe: Recipe, reporter: Reporter | None = None, recipe_text: str | Non
         TransfuseError: the user's input has to change.
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
-    context, resolved = series.begin(recipe, reporter, recipe_text, live)
+    context, resolved = series.begin(recipe, reporter, recipe_text, live, sweep.leaving(recipe))
     return _runs(context, resolved)
 
 
 def check(recipe: Recipe, reporter: Reporter, live: Live) -> tuple[Recipe, dict[str, str]]:
-    """Checks the job on its first fold.
+    """Checks the job on its first fold, the export of the refit's student included.
 
     Raises:
         TransfuseError: it would be refused.
     """
     key = _folded(recipe)
-    first, reasons = checking.run(members(recipe)[0].recipe, reporter, live)
+    tried = members(recipe)[0].recipe.model_copy(update={"export": series.targets(recipe)})
+    first, reasons = checking.run(tried, reporter, live)
     resolved, reasons = series.decided(recipe, first, reasons, ("validate",))
     return resolved.model_copy(update={key: _on_fold(getattr(resolved, key), None)}), reasons
 
@@ -64,15 +65,16 @@ def resume(context: Context, recipe: Recipe) -> Run:
 
 
 def members(recipe: Recipe) -> Sequence[series.Member]:
-    """A run for each fold, and the last one on all of the training part."""
+    """A run for each fold, and the last one on all of the training part. None exports: what is shipped is the series' student."""
     assert recipe.validate is not None
     key, count = _folded(recipe), recipe.validate.folds
+    alone = recipe.model_copy(update={"validate": None, "export": []})
     planned = []
     for number in range(1, count + 1):
         block = _on_fold(getattr(recipe, key), FoldBlock(number=number, of=count))
-        changed = recipe.model_copy(update={"validate": None, key: block})
+        changed = alone.model_copy(update={key: block})
         planned.append(series.Member(f"fold_{number}", changed, {"held out": f"fold {number} of {count}"}))
-    return [*planned, series.Member(REFIT, recipe.model_copy(update={"validate": None}), {"held out": "nothing: figures of the test part"})]
+    return [*planned, series.Member(REFIT, alone, {"held out": "nothing: figures of the test part"})]
 
 
 def _folded(recipe: Recipe) -> str:
@@ -85,11 +87,10 @@ def _on_fold(block: Any, fold: FoldBlock | None) -> Any:
 
 
 def _runs(context: Context, recipe: Recipe) -> Run:
-    planned = members(recipe)
+    planned = members(sweep.repeated(context, recipe))
     summaries = series.run_all(context, planned)
     entries = [series.entry(member, summary) for member, summary in zip(planned, summaries, strict=True)]
     folds = [_answering(series.folder(context, member.name)) for member in planned[:-1]]
-    series.ship(context, REFIT)
     summary = {
         **series.summed_up(recipe, entries, summaries),
         "series": "folds",
@@ -99,7 +100,7 @@ def _runs(context: Context, recipe: Recipe) -> Run:
         "out_of_fold": out_of_fold(context, folds, summaries[:-1]),
         **series.aggregated(summaries[:-1]),
     }
-    return series.finish(context, summary)
+    return series.deliver(context, recipe, REFIT, summary)
 
 
 def _answering(run: RunDir) -> RunDir:

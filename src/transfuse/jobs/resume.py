@@ -11,6 +11,7 @@ from transfuse.errors import RunError
 from transfuse.jobs.context import Live, Run
 from transfuse.jobs.deliver import export
 from transfuse.jobs.prepare.opening import reopen
+from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.extract import ExtractRecipe
@@ -37,7 +38,7 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     """
     context = reopen(path, reporter, live)
     recipe = load(context.rundir.resolved)
-    if context.rundir.finished and not export.unshipped(getattr(recipe, "export", []), context.rundir.exports):
+    if over(context.rundir):
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     context.track = tuple(recipe.track)
     for key in left_auto(values_of(recipe)):
@@ -48,6 +49,19 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
         fix = f"from Python: transfuse.resume({str(path)!r}, {named})"
         raise RunError(f"the run was started with live objects: {', '.join(missing)}", where=str(path), fix=fix)
     return runner_of(recipe).resume(context, recipe)
+
+
+def over(rundir: RunDir) -> bool:
+    """Whether nothing is left to do: figures are written, and every file that the recipe exports has a verdict.
+
+    With seeds no student is the one, so each run exports its own into its own folder.
+    """
+    if not rundir.finished:
+        return False
+    recipe = load(rundir.resolved)
+    if recipe.seed_list():
+        return all(over(RunDir(rundir.path / entry["path"])) for entry in rundir.read_summary()["runs"])
+    return not export.unshipped(getattr(recipe, "export", []), rundir.exports)
 
 
 def left_auto(values: Any, key: str = "") -> Iterator[str]:

@@ -173,6 +173,25 @@ class RunDir:
             raise RunError(f"can't be read: {error}", where=str(self.summary), fix=fix) from error
 
 
+def heads_beside(student: Path) -> Path:
+    """The folder of the other tasks' networks, as `run:PATH#head:NAME` finds those of the shipped student."""
+    return student.parent / ("heads" if student.stem == "student" else f"{student.stem}.heads")
+
+
+def take_student(chosen: Path, student: Path) -> None:
+    """Copies a network and those of other tasks to where the student's are, the student last: whoever finds it takes the training for done.
+
+    Args:
+        chosen: the weights, with a .json beside them.
+        student: where they go.
+    """
+    places = {path: heads_beside(student) / path.name for path in sorted(heads_beside(chosen).glob("*"))}
+    places |= {chosen.with_suffix(suffix): student.with_suffix(suffix) for suffix in (".json", ".safetensors")}
+    for path, place in places.items():
+        with replacing(place) as temporary:
+            shutil.copyfile(path, temporary)
+
+
 def default_out(job: str, now: datetime | None = None) -> str:
     """runs/JOB-20261121-140312, not taken yet."""
     stem = f"runs/{job}-{(now or datetime.now()).strftime('%Y%m%d-%H%M%S')}"

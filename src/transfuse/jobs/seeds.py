@@ -7,7 +7,7 @@ from typing import Any
 
 from transfuse.core.protocols import Reporter
 from transfuse.jobs import check as checking
-from transfuse.jobs import series
+from transfuse.jobs import series, sweep
 from transfuse.jobs.context import Context, Live, Run
 from transfuse.recipe.schema import Recipe
 
@@ -25,7 +25,7 @@ def run(recipe: Recipe, reporter: Reporter | None = None, recipe_text: str | Non
         TransfuseError: the user's input has to change.
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
-    context, resolved = series.begin(recipe, reporter, recipe_text, live)
+    context, resolved = series.begin(recipe, reporter, recipe_text, live, sweep.leaving(recipe))
     return _runs(context, resolved)
 
 
@@ -47,7 +47,7 @@ def resume(context: Context, recipe: Recipe) -> Run:
 
 
 def members(recipe: Recipe) -> Sequence[series.Member]:
-    """One run for each seed; nothing else differs."""
+    """One run for each seed; nothing else differs. Each exports its own student, since none is the one."""
     return [
         series.Member(f"seed_{seed}", recipe.model_copy(update={"seeds": None, "seed": seed}), {"seed": seed})
         for seed in recipe.seed_list()
@@ -55,7 +55,7 @@ def members(recipe: Recipe) -> Sequence[series.Member]:
 
 
 def _runs(context: Context, recipe: Recipe) -> Run:
-    planned = members(recipe)
+    planned = members(sweep.repeated(context, recipe))
     summaries = series.run_all(context, planned)
     entries = [series.entry(member, summary) for member, summary in zip(planned, summaries, strict=True)]
     summary: dict[str, Any] = {**series.summed_up(recipe, entries, summaries), "series": "seeds", **series.aggregated(summaries)}

@@ -6,7 +6,6 @@ A run that is finished is skipped and one that is half-written is resumed, so go
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import Progress
 from transfuse.engine import parallel
-from transfuse.errors import RecipeError, RunError
+from transfuse.errors import RecipeError, RunError, TransfuseError
 from transfuse.evaluate import budget
 from transfuse.evaluate.aggregate import over_runs
 from transfuse.jobs import export as export_run
@@ -23,10 +22,10 @@ from transfuse.jobs import resume
 from transfuse.jobs.context import Context, Live, Run, read_figures
 from transfuse.jobs.deliver import export
 from transfuse.jobs.prepare.opening import commit_here, describe
-from transfuse.jobs.rundir import RunDir, default_out, environment, remove, replacing, write_json, write_text
+from transfuse.jobs.rundir import RunDir, default_out, environment, remove, take_student, write_json, write_text
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import dump, load
-from transfuse.recipe.schema import Recipe, TaughtRecipe
+from transfuse.recipe.schema import Recipe
 from transfuse.report import series_card, series_page
 from transfuse.report.series import one_line
 
@@ -189,7 +188,7 @@ def folder(context: Context, name: str) -> RunDir:
 
 
 def obtain(context: Context, member: Member, reporter: Reporter | None = None) -> dict[str, Any]:
-    """The summary of one run: of a finished one, of one that is resumed, or of a new one.
+    """The summary of one run: of one that is over, of one that is resumed, or of a new one.
 
     Raises:
         TransfuseError: the run failed.
@@ -197,7 +196,7 @@ def obtain(context: Context, member: Member, reporter: Reporter | None = None) -
     """
     rundir, inner = folder(context, member.name), reporter or Within(context, member.name)
     live = member.live or context.live
-    if not rundir.finished:
+    if not resume.over(rundir):
         if rundir.resolved.exists():
             resume.resume(rundir.path, inner, live)
         else:
@@ -208,10 +207,10 @@ def obtain(context: Context, member: Member, reporter: Reporter | None = None) -
 
 
 def run_all(context: Context, members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Runs what isn't finished, in order, and gives all summaries."""
+    """Runs what isn't over, in order, and gives all summaries."""
     summaries = []
     for number, member in enumerate(members, 1):
-        if not folder(context, member.name).finished:
+        if not resume.over(folder(context, member.name)):
             context.reporter.say(f"{member.name} ({number} of {len(members)})")
         summaries.append(obtain(context, member))
     return summaries
@@ -254,26 +253,39 @@ def aggregated(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ship(context: Context, name: str) -> None:
-    """Copies the student of one run into the parent folder, so that `run:PARENT` is that student."""
-    source = folder(context, name)
-    for path in (source.student.with_suffix(".json"), source.student):
-        with replacing(context.rundir.path / path.name) as temporary:
-            shutil.copyfile(path, temporary)
+    """Copies the student of one run into the parent folder, other tasks' heads included, so that `run:PARENT` is that student."""
+    take_student(folder(context, name).student, context.rundir.student)
 
 
-def deliver(context: Context, recipe: TaughtRecipe, name: str, summary: Mapping[str, Any]) -> Run:
+def targets(recipe: Recipe) -> Sequence[export.Settings]:
+    """What a recipe exports; a job that ships no network has no such key."""
+    return getattr(recipe, "export", [])
+
+
+def deliver(context: Context, recipe: Recipe, name: str, summary: Mapping[str, Any]) -> Run:
     """The end of a series that ships one run's student: its weights, what the recipe exports, summary, report and card.
 
     Raises:
         TransfuseError: an export doesn't pass; everything else is written first.
     """
     ship(context, name)
-    targets = export.unshipped(recipe.export, context.rundir.exports)
-    shipment = export_run.of_run(folder(context, name), context.live.data, context) if targets else None
-    failed = export.ship_all(context, targets, shipment) if shipment is not None else []
+    failed = _exported(context, recipe, name)
     run = finish(context, summary)
     export.refuse(failed)
     return run
+
+
+def _exported(context: Context, recipe: Recipe, name: str) -> list[TransfuseError]:
+    """Ships what is not shipped yet; gives what went wrong, for `refuse`: data that have moved cost no series its summary."""
+    missing = export.unshipped(targets(recipe), context.rundir.exports)
+    if not missing:
+        return []
+    try:
+        shipment = export_run.of_run(folder(context, name), context.live.data, context)
+    except TransfuseError as error:
+        context.say(f"export: {error.what}")
+        return [error]
+    return export.ship_all(context, missing, shipment)
 
 
 def finish(context: Context, summary: Mapping[str, Any]) -> Run:

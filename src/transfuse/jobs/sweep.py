@@ -6,7 +6,7 @@ and its answers); the others find them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ def run(recipe: SweepRecipe, reporter: Reporter | None = None, recipe_text: str 
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     require_optuna()
-    context, resolved = series.begin(recipe, reporter, recipe_text, live, partial(left_to_trials, recipe))
+    context, resolved = series.begin(recipe, reporter, recipe_text, live, leaving(recipe))
     assert isinstance(resolved, SweepRecipe)
     return _runs(context, resolved)
 
@@ -55,6 +55,20 @@ def left_to_trials(recipe: SweepRecipe, resolved: Recipe) -> SweepRecipe:
     assert isinstance(resolved, SweepRecipe)
     cache = recipe.cache.model_copy(update={"temperatures": resolved.cache.temperatures})
     return recipe.model_copy(update={"objectives": resolved.objectives, "out": resolved.out, "cache": cache})
+
+
+def leaving(recipe: Recipe) -> Callable[[Recipe], Recipe] | None:
+    """What `series.begin` is to keep of a job, be it run once, on folds or with seeds: a sweep's `auto` is left to its trials."""
+    return partial(left_to_trials, recipe) if isinstance(recipe, SweepRecipe) else None
+
+
+def repeated(context: Context, resolved: Recipe) -> Recipe:
+    """What runs on folds and with seeds are made from: the resolved recipe, but of a sweep the one that leaves `auto` to its trials.
+
+    Raises:
+        RunError: the file of that one is gone.
+    """
+    return series.kept_recipe(context) if isinstance(resolved, SweepRecipe) else resolved
 
 
 def resume(context: Context, recipe: SweepRecipe) -> Run:

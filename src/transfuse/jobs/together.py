@@ -6,10 +6,8 @@ running it again.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transfuse import models
@@ -25,7 +23,7 @@ from transfuse.jobs.deliver import export, finish
 from transfuse.jobs.parts import task_heads, terms
 from transfuse.jobs.parts.networks import open_student, restore
 from transfuse.jobs.prepare import opening, tasks
-from transfuse.jobs.rundir import replacing
+from transfuse.jobs.rundir import heads_beside, take_student
 from transfuse.jobs.train import control
 from transfuse.jobs.train.training import Lesson, steps_of, teach, validator, views_of
 from transfuse.recipe.control import control_objectives
@@ -122,24 +120,9 @@ def obtain_student(context: Context, recipe: TogetherRecipe, sets: tasks.Sets) -
         context.say(f"source_weight: 0 leaves the {left} out, so nothing was transferred")
     context.keep("together", {**about, "source_weight": best, "metric": metric, "candidates": found, "learnt_weights": {}})
     if ranks.rank() == 0:
-        _take(context, context.rundir.path / "candidates" / f"{candidate_name(best)}.safetensors")
+        take_student(context.rundir.path / "candidates" / f"{candidate_name(best)}.safetensors", context.rundir.student)
     ranks.barrier()
     return restore(student, context.rundir.student)
-
-
-def _take(context: Context, chosen: Path) -> None:
-    """Copies a candidate's networks to where the student's are, the student last: whoever finds it takes the training for done."""
-    heads = sorted(heads_beside(chosen).glob("*"))
-    places = {path: heads_beside(context.rundir.student) / path.name for path in heads}
-    places |= {chosen.with_suffix(suffix): context.rundir.student.with_suffix(suffix) for suffix in (".json", ".safetensors")}
-    for path, place in places.items():
-        with replacing(place) as temporary:
-            shutil.copyfile(path, temporary)
-
-
-def heads_beside(student: Path) -> Path:
-    """The folder of the other tasks' networks, as `run:PATH#head:NAME` finds those of the shipped student."""
-    return student.parent / ("heads" if student.stem == "student" else f"{student.stem}.heads")
 
 
 def candidate_name(value: float) -> str:
