@@ -1,5 +1,7 @@
 """Teachers that answer anew each time: frozen, counted, and told apart by a hash."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -49,6 +51,29 @@ def test_the_teachers_hash_sees_weights_buffers_classes_and_what_no_state_dict_t
     slope = network(batchnorm=True)
     slope[2] = nn.LeakyReLU(0.2)  # no parameter, no buffer: only the outputs on the probes differ
     assert len({base, *(key.hash_teacher(module, (6,)) for module in (weights, buffers, slope))}) == 4
+
+
+def test_a_network_is_not_copied_beside_itself_to_be_hashed(monkeypatch):
+    module, plain = network(batchnorm=True).double(), network(batchnorm=True)
+
+    def no_room(self, memo):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(nn.Parameter, "__deepcopy__", no_room)
+        full.setattr(torch.Tensor, "__deepcopy__", no_room)
+        found = key.hash_teacher(module, (6,))
+    assert found == key.hash_teacher(copy.deepcopy(module), (6,)) != key.hash_teacher(plain, (6,))
+    assert {tensor.dtype for tensor in module.parameters()} == {torch.float64}
+    assert all(torch.equal(one, other) for one, other in zip(module.parameters(), plain.double().parameters(), strict=True))
+
+
+def test_weights_that_layers_share_are_shared_in_the_copy_that_is_hashed():
+    tied = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)).double()
+    tied[1].weight = tied[0].weight
+    copied = key._on_cpu(tied)
+    assert copied[1].weight is copied[0].weight
+    assert copied[0].weight.dtype == torch.float32
 
 
 def test_a_key_does_not_depend_on_the_order_of_its_parts():

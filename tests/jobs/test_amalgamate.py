@@ -164,6 +164,41 @@ def test_sources_are_replaced_by_a_table_of_their_spread_join_and_asked_no_more(
     assert list(left.oracles) == ["low", "high"]
 
 
+@pytest.mark.parametrize("common", [0, 1, 10])
+def test_nothing_is_spread_where_too_few_samples_have_an_answer_from_all_sources(folder, tmp_path, common):
+    with np.load(folder / "labelled.npz") as stored:
+        ids, others = stored["ids_train"], np.concatenate([stored["ids_val"], stored["ids_test"]])
+    sources = {"low": f"file:{folder / 'low'}.safetensors"}
+    for name, own in {"one": ids[: 300 + common], "two": ids[300:]}.items():
+        covered = np.concatenate([own, others])
+        np.savez(tmp_path / f"{name}.npz", ids=covered, logits=np.eye(6)[np.arange(len(covered)) % 6], classes=np.array(NAMES[4:]))
+        sources[name] = {"source": f"predictions:{tmp_path / name}.npz", "classes": NAMES[4:]}
+    recipe = from_values({**load_values(folder), "sources": sources, "out": str(tmp_path / "run")})
+    context = Context(RunDir(tmp_path / "run"))
+    opened = amalgamate.prepare(recipe, context)
+    models = {name: source.model for name, source in opened.sources.items()}
+    oracles = {name: amalgamate.oracle_of(context, opened.recipe, opened.data, name, model) for name, model in models.items()}
+    objective = terms.build(opened.recipe.objectives[0], tuple(oracles), {})
+    taught = spreading.settle(context, opened.recipe, opened.data, opened.data.train, [objective], oracles)
+    assert (taught.objectives, list(taught.oracles), taught.figures) == ([objective], ["low", "one", "two"], {})
+    assert f"{common} of 600 training samples have an answer from all sources, too few for 10 neighbours" in context.notes[-1]
+
+
+def test_what_sources_were_asked_before_an_interruption_is_counted(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "report", lambda context: None)
+    changes = {"control": "none", "train": {**TRAIN, "steps": 2}}
+    whole = amalgamated(folder, tmp_path / "whole", cache={"dir": str(tmp_path / "one")}, **changes).summary["teacher_forwards"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(amalgamate.distill, "obtain_student", killed)
+        with pytest.raises(KeyboardInterrupt):
+            amalgamated(folder, tmp_path / "cut", cache={"dir": str(tmp_path / "other")}, **changes)
+    assert resuming.resume(tmp_path / "cut").summary["teacher_forwards"] == whole > 600
+
+
 def test_an_interrupted_run_goes_on_where_it_was(folder, tmp_path):
     whole = amalgamated(folder, tmp_path / "whole", control="none")
     cut = amalgamated(folder, tmp_path / "cut", control="none")

@@ -14,7 +14,7 @@ import transfuse
 from transfuse.core.protocols import Silent
 from transfuse.engine.teacher_cache.listing import entries
 from transfuse.errors import RecipeError, RunError
-from transfuse.jobs import distill
+from transfuse.jobs import check, distill
 from transfuse.jobs.deliver import finish
 from transfuse.jobs.fill import Filling, fill, fill_with_ray
 from transfuse.jobs.prepare import refusals
@@ -213,21 +213,60 @@ def test_a_disk_without_room_for_all_answers_is_refused_before_training(first, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cache_that_cannot_be_written_teaches_if_nothing_is_missing_and_is_refused_else(first, tmp_path, monkeypatch):
-    folder, source, _ = first
+@pytest.fixture
+def read_only(monkeypatch):
+    """A function from a cache's folder that makes it one that can't be written."""
 
-    def read_only(path):
+    def no_use(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("transfuse.engine.teacher_cache.store.in_use", read_only)
-    monkeypatch.setattr(refusals.os, "access", lambda path, mode: not str(path).startswith(str(folder / "cache")))
-    monkeypatch.setattr(finish, "report", lambda context: None)
+    def make(folder):
+        monkeypatch.setattr("transfuse.engine.teacher_cache.store.in_use", no_use)
+        monkeypatch.setattr(refusals.os, "access", lambda path, mode: not str(path).startswith(str(folder)))
+        monkeypatch.setattr(finish, "report", lambda context: None)
+
+    return make
+
+
+def test_a_cache_that_cannot_be_written_teaches_if_nothing_is_missing_and_is_refused_else(first, tmp_path, read_only):
+    folder, source, _ = first
+    read_only(folder / "cache")
     values = {**recipe(folder, "second", teacher=source), "out": str(tmp_path / "run")}
     assert distill.run(from_values(values)).summary["teacher_forwards"] == 0
-    more = {**values, "augment": {"crop": 1, "views": 3}, "out": str(tmp_path / "more")}
-    with pytest.raises(RunError, match="no permission"):
-        distill.run(from_values(more))
-    assert not (tmp_path / "more").exists()
+    other_feature = {"fitnet": {"student_tap": "layer3", "teacher_tap": "layer2"}}
+    for changes in ({"augment": {"crop": 1, "views": 3}}, {"objectives": ["cross_entropy", other_feature]}):
+        with pytest.raises(RunError, match="no permission"):
+            distill.run(from_values({**values, **changes, "out": str(tmp_path / "more")}))
+        assert not (tmp_path / "more").exists()
+
+
+def test_second_views_are_asked_about_by_objectives_of_two_views_alone_and_with_their_teachers_and_features(first, tmp_path, read_only):
+    source, taps = first[1], {"student_tap": "layer3", "teacher_tap": "layer3"}
+    changes = {
+        "teachers": {"one": source, "two": source.replace("#teacher", "")},
+        "objectives": [{"kd": {"teacher": "one"}}, {"mlld": {"teacher": "two"}}, {"fitnet": {"teacher": "two", **taps}}],
+        "augment": {"crop": 1, "views": 1, "second": {"crop": 1, "randaugment": 14}},
+    }
+    values = recipe(tmp_path, "run", **changes)
+    assert fill(from_values(values)) == 3 * POOL + 2 * EXACT
+    stored = sorted(entry.what for entry in entries(tmp_path / "cache") if entry.about["views"] != "exact")
+    assert stored == ["10 logits"] * 3 + ["layer3 64x2x2"]
+    read_only(tmp_path / "cache")
+    assert distill.run(from_values(values)).summary["teacher_forwards"] == 0
+    assert sorted(entry.what for entry in entries(tmp_path / "cache") if entry.about["views"] != "exact") == stored
+
+
+def test_room_is_wanted_for_second_views_of_teachers_that_are_asked_about_them(first, tmp_path):
+    source, room = first[1], 450_000  # for 12 views of 31 kB, and 44 kB of validation and test samples
+    common = {
+        "teachers": {"one": source, "two": source.replace("#teacher", "")},
+        "augment": {"crop": 1, "views": 4, "second": {"crop": 1, "randaugment": 14}},
+        "cache": {"dir": str(tmp_path / "cache"), "max_bytes": room},
+    }
+    one, two = ({"mlld": {"teacher": name}} for name in ("one", "two"))
+    check.run(from_values(recipe(tmp_path, "run", objectives=["kd", two], **common)))
+    with pytest.raises(RunError, match=r"the teachers' answers take 541\.4 kB"):
+        check.run(from_values(recipe(tmp_path, "run", objectives=["kd", one, two], **common)))
 
 
 def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):

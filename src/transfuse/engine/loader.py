@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from transfuse.core.protocols import Mixture, Teacher, Views
 from transfuse.core.types import Batch, Samples, float_labels
 from transfuse.engine.order import Order
+
+Openers = Mapping[str, Callable[["MemoryLoader | WorkerLoader"], Teacher]]
+"""Teachers by name; each is opened for what a loader shows."""
 
 
 def is_labelled(labels: Tensor) -> Tensor:
@@ -50,20 +53,23 @@ class SecondView:
 
     Attributes:
         loader: of the first views.
-        teachers: given a loader, who answers about what it shows; asked where the second view has changes of its own, whose answers are
-            not those about the first.
+        teachers: by name, given a loader, who answers about what it shows; asked where the second view has changes of its own, whose
+            answers are not those about the first.
     """
 
     loader: MemoryLoader | WorkerLoader
-    teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
+    teachers: Openers = field(default_factory=dict)
 
     def __call__(self, batch: Batch) -> Batch:
         return in_second_view(self.loader, batch)
 
-    def own_teachers(self) -> Mapping[str, Teacher] | None:
-        """Teachers for second views with changes of their own; None where those for the first answer about them, too."""
+    def own_teachers(self, names: Collection[str]) -> dict[str, Teacher] | None:
+        """These teachers for second views with changes of their own; None where those for the first answer about them, too.
+
+        No other one is opened: that makes its key in the cache, which may be read-only and was filled without it.
+        """
         own = through_second_views(self.loader)
-        return None if own is None or self.teachers is None else self.teachers(own)
+        return None if own is None else {name: self.teachers[name](own) for name in names}
 
 
 class _PoolLoader:

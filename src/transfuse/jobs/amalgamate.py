@@ -248,7 +248,7 @@ def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], le
         return
     recipe, data, threads = opened.recipe, opened.data, opened.recipe.budget.threads
     student, joint = learnt.student, learnt.joint
-    before = sum(oracle.asked() for oracle in oracles.values())  # those while the student learnt are in the ledger
+    before = sum(oracle.asked() for oracle in oracles.values())  # those until the student had learnt are in the ledger
 
     def join(samples: Samples) -> Tensor:
         return joined([oracle.outputs(samples) for oracle in oracles.values()])
@@ -276,10 +276,7 @@ def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], le
             "upper_bound": None if joint is None else "control: the same student trained on the labels of all classes together",
             "spread": learnt.taught.figures or None,
         },
-        "teacher_forwards": ledger.get("teacher_forwards", 0)
-        + learnt.taught.forwards
-        + sum(oracle.asked() for oracle in oracles.values())
-        - before,
+        "teacher_forwards": ledger.get("teacher_forwards", 0) + sum(oracle.asked() for oracle in oracles.values()) - before,
         "seconds": {
             "train": round(ledger.get("seconds.student", 0.0), 3),
             "total": round(ledger.get("seconds.before", 0.0) + time.monotonic() - began, 3),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,8 +11,9 @@ import torch
 
 from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent, Views
-from transfuse.core.types import Progress, WeightedObjective
+from transfuse.core.types import Progress
 from transfuse.engine import parallel
+from transfuse.engine.asked import Asked, asked_of, of_two_views
 from transfuse.engine.loader import build_loader
 from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache.cached import CachedTeacher
@@ -67,14 +68,13 @@ class Filling:
         models = {name: oracle.model for name, oracle in self.oracles.items()}
         connected, _ = terms.connected(objectives, student, models, self.data, self.recipe.seed)
         views = views_of(self.recipe.augment)
-        self.teachers = self._remembered(views, {name: tapped_paths(connected, name) for name in self.oracles})
-        doubled = [one for one in connected if "two_views" in one.card.needs]
+        self.teachers = self._remembered(views, dict.fromkeys(self.oracles, ()) | asked_of(connected))
         if views.second is not None:
-            asked = {name: tapped_paths(doubled, name) for one in doubled for name in one.teachers}
-            self.teachers |= {f"{name}, second view": one for name, one in self._remembered(views.second, asked).items()}
+            second = self._remembered(views.second, asked_of(of_two_views(connected)))
+            self.teachers |= {f"{name}, second view": one for name, one in second.items()}
         self._claims = {name: teacher.logits.store.claims() for name, teacher in self.teachers.items()}
 
-    def _remembered(self, views: Views, paths: Mapping[str, tuple[str, ...]]) -> dict[str, CachedTeacher]:
+    def _remembered(self, views: Views, paths: Asked) -> dict[str, CachedTeacher]:
         """Those of these teachers that are not asked live about such views, with the features that they answer with."""
         pool, train = training_pool(self.data), self.recipe.train
         classes = len(self.data.classes) or None
@@ -82,7 +82,7 @@ class Filling:
         channels_last = train.channels_last is True and self.data.modality == "image"
         networks = {name: self.oracles[name] for name in paths if self.oracles[name].model.module is not None}
         # a teacher whose features aren't kept is asked live in training, and its logits are of no use
-        asked = {name: with_features(oracle.teacher(pool, loader, channels_last), paths[name]) for name, oracle in networks.items()}
+        asked = {name: with_features(oracle.teacher(pool, channels_last, loader), paths[name]) for name, oracle in networks.items()}
         return {name: teacher for name, teacher in asked.items() if isinstance(teacher, CachedTeacher)}
 
     def units(self) -> list[Unit]:
@@ -140,11 +140,6 @@ class Filling:
         finally:
             if held:
                 claims.give_back(piece)
-
-
-def tapped_paths(objectives: Sequence[WeightedObjective], teacher: str) -> tuple[str, ...]:
-    """The features of a teacher that objectives look at."""
-    return tuple(dict.fromkeys(path for one in objectives if teacher in one.teachers for path in one.taps_of(teacher)))
 
 
 def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:

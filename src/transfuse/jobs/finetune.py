@@ -113,7 +113,7 @@ def obtain_student(context: Context, recipe: FinetuneRecipe, policy: Mapping[str
     rate = found_rate(context, recipe, policy, data, pool) if recipe.lr == "find" else recipe.lr
     train = rate_finder.with_rate(recipe.train, rate)
     objectives, start = pretrained.obtain_objectives(context, recipe, data, student)
-    teachers = phases.asked_live(start, context, train) if start else None
+    teachers = phases.asked_live(start, context, train)
     lesson = Lesson("student", pool, objectives, train, recipe.seed, context.rundir.metrics, teachers, snapshots=recipe.snapshots)
     origin = {key: value.detach().clone() for key, value in student.network.state_dict().items()}
     course = pretrained.course_of(policy, student, data, recipe.seed, recipe.batchnorm)

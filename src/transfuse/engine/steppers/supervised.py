@@ -14,6 +14,7 @@ from transfuse.core.protocols import Teacher
 from transfuse.core.stages import prepared_parts
 from transfuse.core.taps import Taps
 from transfuse.core.types import Batch, Signals, Step, Term, WeightedObjective
+from transfuse.engine.asked import asked_of, of_two_views
 from transfuse.engine.loader import SecondView
 from transfuse.engine.precision import autocast
 from transfuse.engine.rotations import taken_apart, with_turns
@@ -54,25 +55,15 @@ class Supervised(nn.Module):
         self.student = student
         self.objectives = nn.ModuleList([weighted.objective for weighted in objectives])
         self._weighted = tuple(objectives)
-        self._teachers = {name: self._ready(name, teacher) for name, teacher in (teachers or {}).items()}
+        self._teachers = ready(teachers or {}, objectives)
         self._kept = tuple(part.requires_grad_(False) for weighted in objectives for part in prepared_parts(weighted.objective))
         self._preprocess, self._precision, self._channels_last = preprocess, precision, channels_last
-        self._second, self._doubled = second, [weighted for weighted in objectives if "two_views" in weighted.card.needs]
-        others = second.own_teachers() if isinstance(second, SecondView) and self._doubled else None
-        self._teachers_of_second = (
-            self._teachers if others is None else {name: self._ready(name, teacher) for name, teacher in others.items()}
-        )
+        self._second, self._doubled = second, of_two_views(objectives)
+        others = second.own_teachers(asked_of(self._doubled)) if isinstance(second, SecondView) else None
+        self._teachers_of_second = self._teachers if others is None else ready(others, self._doubled)
         self._forward = (forward,) if forward is not None else ()  # a tuple, so that it is not registered as a second student
         self._student_taps = tuple(dict.fromkeys(path for weighted in objectives for path in weighted.student_taps))
         self._taps: Taps | None = None  # made with the first batch, on its device
-
-    def _ready(self, name: str, teacher: Teacher) -> Teacher:
-        """A teacher as its objectives ask it: with features, and live about rotations, which no cache holds."""
-        turned = any("rotations" in weighted.card.needs and name in weighted.teachers for weighted in self._weighted)
-        return with_features(asked_live(teacher) if turned else teacher, self._teacher_taps(name))
-
-    def _teacher_taps(self, name: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(path for weighted in self._weighted if name in weighted.teachers for path in weighted.taps_of(name)))
 
     def train(self, mode: bool = True) -> Supervised:
         super().train(mode)
@@ -174,6 +165,15 @@ class Supervised(nn.Module):
 
     def _values(self, weighted: WeightedObjective, step: Step) -> Tensor:
         return weighted.objective(step)
+
+
+def ready(teachers: Mapping[str, Teacher], objectives: Sequence[WeightedObjective]) -> dict[str, Teacher]:
+    """Teachers as these objectives ask them: with features, and live about rotations, which no cache holds."""
+    tapped = asked_of(objectives)
+    turned = {name for weighted in objectives if "rotations" in weighted.card.needs for name in weighted.teachers}
+    return {
+        name: with_features(asked_live(teacher) if name in turned else teacher, tapped.get(name, ())) for name, teacher in teachers.items()
+    }
 
 
 def inner_only(card: Card) -> bool:

@@ -33,7 +33,7 @@ def hash_teacher(module: nn.Module, input_shape: tuple[int, ...]) -> str:
     digits that count, and a second student on another device would ask everything again.
     """
     probe = torch.linspace(-1, 1, PROBES * int(torch.tensor(input_shape).prod())).reshape(PROBES, *input_shape)
-    probed = module if _plain(module) else copy.deepcopy(module).cpu().float()
+    probed = module if _plain(module) else _on_cpu(module)
     was_training = probed.training
     outputs = probed.eval()(probe).float()
     probed.train(was_training)
@@ -49,6 +49,15 @@ def _plain(module: nn.Module) -> bool:
     """Whether a network lies on the CPU with no floats other than fp32."""
     tensors = [*module.parameters(), *module.buffers()]
     return all(tensor.device.type == "cpu" and tensor.dtype in (torch.float32, *_EXACT) for tensor in tensors)
+
+
+def _on_cpu(module: nn.Module) -> nn.Module:
+    """A copy on the CPU in fp32. Each tensor is copied straight there: a GPU may not have the memory for the network twice."""
+    copies: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        there = tensor.detach().to("cpu", copy=True)
+        copies[id(tensor)] = nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
+    return copy.deepcopy(module, copies).cpu().float()  # what deepcopy finds in its memo it takes from there
 
 
 def combine(parts: Mapping[str, Any]) -> str:

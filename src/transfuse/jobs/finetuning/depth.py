@@ -161,7 +161,7 @@ def _trial(
     lesson = replace(lesson, train=rate_finder.with_rate(train, rate))
     model = open_network(recipe, data, inner)
     objectives, start = obtain_objectives(inner, recipe, data, model)
-    lesson = replace(lesson, objectives=objectives, teachers=asked_live(start, inner, recipe.train) if start else None)
+    lesson = replace(lesson, objectives=objectives, teachers=asked_live(start, inner, recipe.train))
     course = course_of(policy, model, data, recipe.seed, recipe.batchnorm)
     follow(inner, recipe, model, course, data, lesson, views)
     rows = [json.loads(line) for line in inner.rundir.metrics.read_text(encoding="utf-8").splitlines()]

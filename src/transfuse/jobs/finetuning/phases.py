@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Mixture, Stepper, Teacher, Views
 from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.data.samples import ArraySamples
-from transfuse.engine.loader import MemoryLoader, WorkerLoader
+from transfuse.engine.loader import MemoryLoader, Openers, WorkerLoader
 from transfuse.engine.loop import Outcome
 from transfuse.engine.steppers.paced import Paced
 from transfuse.engine.teacher_cache.teachers import LiveTeacher
@@ -198,16 +199,11 @@ def _on_features(context: Context, recipe: FinetuneRecipe, model: Model, data: D
     return replace(outcome, seconds=outcome.seconds + extractor.seconds)
 
 
-def asked_live(start: Mapping[str, Model], context: Context, train: Any) -> Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]]:
+def asked_live(start: Mapping[str, Model], context: Context, train: Any) -> Openers:
     """The starting network as a teacher that is asked anew in every step."""
 
-    def teachers(loader: MemoryLoader | WorkerLoader) -> Mapping[str, Teacher]:
-        found: dict[str, Teacher] = {}
-        for name, model in start.items():
-            assert model.preprocess is not None
-            found[name] = LiveTeacher(
-                model.network, model.preprocess, loader.fetch, context.device, train.precision, train.channels_last is True
-            )
-        return found
+    def opened(model: Model, loader: MemoryLoader | WorkerLoader) -> Teacher:
+        assert model.preprocess is not None
+        return LiveTeacher(model.network, model.preprocess, loader.fetch, context.device, train.precision, train.channels_last is True)
 
-    return teachers
+    return {name: partial(opened, model) for name, model in start.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transfuse.core import ranks
 from transfuse.core.fused import Member
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.errors import ModelError, RecipeError
@@ -32,13 +33,11 @@ class Taught:
     Attributes:
         objectives: those of the recipe, asking tables where they join class sets.
         oracles: all teachers that they ask.
-        forwards: samples that sources were sent for it.
         figures: what was found, ready for JSON; empty where nothing was spread.
     """
 
     objectives: list[WeightedObjective]
     oracles: Mapping[str, Oracle]
-    forwards: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,17 +99,24 @@ def settle(
 ) -> Taught:
     """Asks the sources about the pool, joins and spreads what they say, and puts that in their place where class sets are joined.
 
-    Answers are those along the exact path: all views of a sample are taught the same.
+    Answers are those along the exact path: all views of a sample are taught the same. How many were asked for goes into the ledger at
+    once: a run that is resumed finds them in the cache.
     """
     block = block_of(recipe)
     if not isinstance(block, SpreadBlock):
         return Taught(list(objectives), oracles)
     asked = {name: replace(oracle, forwards=0, _live=[]) for name, oracle in oracles.items()}
     said = torch.stack([oracle.outputs(pool) for oracle in asked.values()])
+    keep_forwards(context, sum(oracle.asked() for oracle in asked.values()))
     covered = torch.nonzero(said.isfinite().all(2).all(0))[:, 0]  # tables may lack some samples
+    if len(covered) <= block.neighbours:
+        known = f"{len(covered):,} of {len(pool):,} training samples have an answer from all sources"
+        context.say(f"{WHERE}: {known}, too few for {block.neighbours} neighbours each: nothing is spread")
+        return Taught(list(objectives), oracles)
     features, forwards = pool_features(context, recipe, data, pool, {name: oracle.model for name, oracle in oracles.items()})
+    keep_forwards(context, forwards)
     neighbours = neighbours_of(side_by_side([one[covered] for one in features]), block.neighbours, recipe.seed)
-    taught = Taught([], {}, forwards + sum(oracle.asked() for oracle in asked.values()))
+    taught = Taught([], {})
     tables: dict[str, Oracle] = {}
     for weighted in objectives:
         if not isinstance(weighted.objective, Amalgamate):
@@ -129,6 +135,12 @@ def settle(
     heard = {name for weighted in taught.objectives for name in weighted.teachers}
     taught.oracles = {**{name: oracle for name, oracle in oracles.items() if name in heard}, **tables}
     return taught
+
+
+def keep_forwards(context: Context, asked: int) -> None:
+    """Adds samples that this process has just sent to sources to those that the run has sent before."""
+    everybody = int(ranks.sum_over_ranks(torch.tensor(asked, device=context.device)))
+    context.keep("teacher_forwards", context.ledger.get("teacher_forwards", 0) + everybody)
 
 
 def spread_join(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from transfuse.core.protocols import Teacher, Views
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.data import samples as pools
 from transfuse.data.views import BatchViews
-from transfuse.engine.loader import MemoryLoader, WorkerLoader
+from transfuse.engine.loader import MemoryLoader, Openers, WorkerLoader
 from transfuse.engine.teacher_cache import key
-from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory, asked_together, not_kept
+from transfuse.engine.teacher_cache.cached import CachedTeacher, Memory, Shapes, asked_together, not_kept
 from transfuse.engine.teacher_cache.forms import Dense, Top
 from transfuse.engine.teacher_cache.room import Room, in_words, unheard
 from transfuse.engine.teacher_cache.store import FORMAT, Store
@@ -31,8 +31,6 @@ from transfuse.evaluate import cost
 from transfuse.evaluate.predict import predict
 from transfuse.jobs.rundir import write_json
 from transfuse.recipe.blocks import CacheBlock
-
-Teachers = Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]]
 
 CHECKSUM_BYTES = 4  # per row
 ASKED_AT_ONCE = 1024  # samples whose answers along the exact path are in memory twice; a multiple of the batch in which they are asked
@@ -63,7 +61,7 @@ class Oracle:
     forwards: int = 0
     _live: list[Teacher] = field(default_factory=list)
 
-    def teacher(self, pool: Samples, loader: MemoryLoader | WorkerLoader, channels_last: bool) -> Teacher:
+    def teacher(self, pool: Samples, channels_last: bool, loader: MemoryLoader | WorkerLoader) -> Teacher:
         """The teacher that answers on a training pool."""
         if self.model.table is not None:
             return TableTeacher(torch.from_numpy(table_rows(self.model, pool)), self.model.table[1])
@@ -75,16 +73,12 @@ class Oracle:
             return live
         together = asked_together(self._input_shape, len(pool))
         about = self._about_views(pool, views)
-        kept = self.cache
-        form = form_of(kept, self.columns)
 
-        def open_features(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Memory] | None:
-            forms = {path: Dense(shape, kept.precision) for path, shape in shapes.items()}
-            if not self._fits(forms, form, len(pool) * (views.views or 1)):
-                return None
-            return {path: self._memory({**about, "feature": path}, len(pool), one) for path, one in forms.items()}
+        def open_features(shapes: Shapes) -> Mapping[str, Memory] | None:
+            kept = self._kept(shapes, about, len(pool), views)
+            return None if kept is None else {path: self._memory(named, len(pool), form) for path, (named, form) in kept.items()}
 
-        return CachedTeacher(live, self._memory(about, len(pool), form), together, open_features)
+        return CachedTeacher(live, self._memory(about, len(pool), form_of(self.cache, self.columns)), together, open_features)
 
     def outputs(self, samples: Samples) -> Tensor:
         """float32 [n, outputs] along the exact path; NaN for samples that a table doesn't cover.
@@ -119,16 +113,32 @@ class Oracle:
         assert self.model.preprocess is not None
         return self._about(samples, self.model.preprocess, "exact", "fp32"), Dense((self.columns,), "fp32")
 
-    def is_complete(self, pool: Samples, views: Views, parts: Sequence[Samples]) -> bool:
-        """Whether the cache holds all logits: of the pool in all views, and of these parts along the exact path. Writes nothing."""
+    def is_complete(self, pool: Samples, views: Views, paths: Sequence[str] = ()) -> bool:
+        """Whether the cache holds all answers about the pool in all views: logits, and features at these paths if they are kept there.
+
+        Writes nothing.
+        """
         if self.model.table is not None:
             return True
-        folder = Room(self.cache.dir).folder
-        trained = self._key(self._about_views(pool, views), form_of(self.cache, self.columns))
-        asked = [(trained, view, len(pool)) for view in range(views.views or 0)]
-        asked += [(self._key(*self._exact(samples)), 0, len(samples)) for samples in parts]
+        about = self._about_views(pool, views)
+        keys = [self._key(about, form_of(self.cache, self.columns))]
+        if paths:
+            assert self.model.preprocess is not None
+            live = LiveTeacher(
+                self.model.network, self.model.preprocess, lambda ids, shown: views.apply(pool.raw(ids), ids, shown), self.device
+            )
+            shapes = live.tapping(paths).feature_shapes()
+            kept = None if shapes is None else self._kept(shapes, about, len(pool), views)
+            keys += [self._key(*one) for one in (kept or {}).values()]
+        return all(self._holds(key, view, len(pool)) for key in keys for view in range(views.views or 0))
+
+    def knows(self, samples: Samples) -> bool:
+        """Whether the cache holds all answers about these samples along the exact path. Writes nothing."""
+        return self.model.table is not None or self._holds(self._key(*self._exact(samples)), 0, len(samples))
+
+    def _holds(self, key: str, view: int, rows: int) -> bool:
         try:
-            return not any(Store.of(folder / key).lacks(view, np.arange(rows)).any() for key, view, rows in asked)
+            return not Store.of(Room(self.cache.dir).folder / key).lacks(view, np.arange(rows)).any()
         except RunError:  # no such key
             return False
 
@@ -197,6 +207,13 @@ class Oracle:
         named = {name: value for name, value in about.items() if name not in ("source", "data_source")}  # the same by another name
         return key.combine({**named, "answers": form.describe(), "format": FORMAT})
 
+    def _kept(self, shapes: Shapes, about: Mapping[str, Any], rows: int, views: Views) -> dict[str, tuple[dict[str, Any], Dense]] | None:
+        """Tapped features by path, what each is kept under, and how; None where they are not to be kept."""
+        forms = {path: Dense(shape, self.cache.precision) for path, shape in shapes.items()}
+        if not self._fits(forms, form_of(self.cache, self.columns), rows * (views.views or 1)):
+            return None
+        return {path: ({**about, "feature": path}, form) for path, form in forms.items()}
+
     def _fits(self, features: Mapping[str, Dense], logits: Dense | Top, rows: int) -> bool:
         """Whether these features of so many samples and views are to be kept; says so."""
         size = rows * (sum(form.bytes + CHECKSUM_BYTES for form in features.values()))
@@ -234,10 +251,6 @@ def table_outputs(model: Model, samples: Samples) -> Tensor:
     return torch.where(torch.from_numpy(rows >= 0)[:, None], answers, torch.nan)
 
 
-def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool) -> Teachers:
-    """A function from a loader to the teachers by name, as `Lesson` wants it."""
-
-    def build(loader: MemoryLoader | WorkerLoader) -> dict[str, Teacher]:
-        return {name: oracle.teacher(pool, loader, channels_last) for name, oracle in oracles.items()}
-
-    return build
+def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool) -> Openers:
+    """The teachers as `Lesson` wants them."""
+    return {name: partial(oracle.teacher, pool, channels_last) for name, oracle in oracles.items()}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from transfuse.core.types import DataSet, Model
+from transfuse.core.types import DataSet, Model, WeightedObjective
+from transfuse.engine.asked import asked_of, of_two_views
 from transfuse.engine.order import Order
 from transfuse.engine.stages import plan
 from transfuse.engine.teacher_cache.forms import Dense
@@ -50,8 +51,8 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
     plan(connected, steps_of(recipe.train, order))
     given = Circumstances(data, training_pool(data), order, recipe.train, recipe.augment, recipe.cache, tuple(recipe.peers))
     refuse_impossible(connected, student, asked, given)
-    refuse_incomplete(recipe, data, asked)
-    refuse_small(recipe, data, teachers)
+    refuse_incomplete(recipe, data, asked, connected)
+    refuse_small(recipe, data, teachers, connected)
 
 
 def refuse_augmentation(augment: AugmentBlock, data: DataSet) -> None:
@@ -110,20 +111,20 @@ def pool_size(data: DataSet) -> int:
     return len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
 
 
-def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
-    """A cache, or a disk under it, that can't hold the answers of all teachers to all views.
+def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], objectives: Sequence[WeightedObjective]) -> None:
+    """A cache, or a disk under it, that can't hold the logits of all teachers in all views; features that don't fit are asked live.
 
     Raises:
         RunError: says how much they take.
     """
-    asked = sum(model.module is not None for model in teachers.values())
+    asked = [name for name, model in teachers.items() if model.module is not None]
     if recipe.augment.views == "fresh" or not asked:
         return
     cache, pool = recipe.cache, pool_size(data)
     form = form_of(cache, data.outputs)
     exact = file_bytes(len(data.val) + len(data.test), Dense((data.outputs,), "fp32").bytes)
-    views = int(recipe.augment.views) * (2 if recipe.augment.second is not None else 1)
-    needed = asked * (views * file_bytes(pool, form.bytes) + exact)
+    twice = set() if recipe.augment.second is None else asked_of(of_two_views(objectives)).keys() & set(asked)
+    needed = (len(asked) + len(twice)) * int(recipe.augment.views) * file_bytes(pool, form.bytes) + len(asked) * exact
     fix = "use fewer augment.views, a smaller cache.top_k, or augment.views=fresh, which asks the teacher live"
     if needed > cache.max_bytes:
         what = f"the teachers' answers take {in_words(needed)}, the cache may take {in_words(cache.max_bytes)}"
@@ -155,7 +156,7 @@ def refuse_speechless(where: str, model: Model, data: DataSet) -> None:
         raise ModelError(what, where, fix)
 
 
-def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model]) -> None:
+def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], objectives: Sequence[WeightedObjective]) -> None:
     """A cache that can't be written, unless it holds all that will be asked: one on a read-only medium may.
 
     Raises:
@@ -167,10 +168,13 @@ def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[st
         if recipe.augment.views == "fresh" or any(block.train is not None for block in recipe.teachers.values()):
             raise
         views, pool = views_of(recipe.augment), training_pool(data)
-        shown = [each for each in (views, views.second) if each is not None]
+        first, second = asked_of(objectives), asked_of(of_two_views(objectives))
         for name, model in teachers.items():
             oracle = Oracle(name, model, data, recipe.cache, recipe.train.precision, torch.device("cpu"))
-            if not all(oracle.is_complete(pool, each, (data.val, data.test)) for each in shown):
+            complete = oracle.is_complete(pool, views, first.get(name, ())) and oracle.knows(data.val) and oracle.knows(data.test)
+            if complete and views.second is not None and name in second:
+                complete = oracle.is_complete(pool, views.second, second[name])
+            if not complete:
                 raise
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from transfuse.core import ranks, seeds
-from transfuse.core.protocols import Evaluate, Stepper, Teacher, Views
+from transfuse.core.protocols import Evaluate, Stepper, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
 from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, Operation, RandAugment, ResizedCrop, Rotation
 from transfuse.engine.checkpoint import Checkpoints
-from transfuse.engine.loader import MemoryLoader, SecondView, WorkerLoader, build_loader, free_memory_bytes
+from transfuse.engine.loader import Openers, SecondView, build_loader, free_memory_bytes
 from transfuse.engine.loop import Loop, Outcome, Settings
 from transfuse.engine.order import Order
 from transfuse.engine.precision import has_cpp_compiler
@@ -40,7 +40,7 @@ class Lesson:
         train: the recipe's block, resolved.
         seed: of order and dropout.
         metrics: the file that is logged to.
-        teachers: given the loader, the teachers by name.
+        teachers: by name, each opened for what the loader shows.
         stepper: what a step computes; called with the arguments of `Supervised`.
         order: which samples each step sees; None: all of the pool, shuffled.
         stage: of a training in several stages, which `jobs.stages` lays out; empty in the only or last one. Before that nothing is
@@ -57,7 +57,7 @@ class Lesson:
     train: TrainBlock
     seed: int
     metrics: Path
-    teachers: Callable[[MemoryLoader | WorkerLoader], Mapping[str, Teacher]] | None = None
+    teachers: Openers = field(default_factory=dict)
     stepper: Callable[..., Supervised] = Supervised
     order: Order | None = None
     stage: str = ""
@@ -81,7 +81,7 @@ def teach(context: Context, model: Model, data: DataSet, lesson: Lesson, views: 
     order = order_of(lesson)
     workers = train.workers if isinstance(train.workers, int) else 0
     loader = build_loader(lesson.pool, views, order, context.device, train.loader, workers, len(data.classes) or None)
-    teachers = lesson.teachers(loader) if lesson.teachers else {}
+    teachers = {name: opened(loader) for name, opened in lesson.teachers.items()}
     assert model.preprocess is not None
     stepper = lesson.stepper(
         network,
