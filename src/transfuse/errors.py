@@ -41,7 +41,12 @@ class MissingExtra(TransfuseError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, needed_for: str):
-        super().__init__(f"{needed_for} needs the package {package}", fix=f'pip install "transfuse[{extra}]"')
+        from importlib.metadata import version  # slow to import, and seldom needed
+        from importlib.util import find_spec
+
+        # with torch named, since an extra alone may bring a newer one and gigabytes with it
+        held = f' "torch=={version("torch").partition("+")[0]}"' if find_spec("torch") else ""
+        super().__init__(f"{needed_for} needs the package {package}", fix=f'pip install "transfuse[{extra}]"{held}')
         self.package, self.extra = package, extra
 
 

@@ -207,3 +207,24 @@ def test_attention_maps_learn_from_probabilities_alone(tmp_path):
         attending(tmp_path, lambda scores: scores.softmax(-1))
     assert not (tmp_path / "run").exists()
     assert attending(tmp_path, lambda scores: scores.softmax(-1), **taps("inside")).summary["models"]["student"]
+
+
+class OfGradients(nn.Module):
+    """A loss that is made of gradients, as those that match Jacobians are."""
+
+    def forward(self, step):
+        return torch.autograd.grad(step.student.logits.logsumexp(1).sum(), step.student.logits, create_graph=True)[0].square().sum(1)
+
+
+def test_a_loss_made_of_gradients_is_left_to_the_training(tmp_path):
+    inputs, labels = torch.rand(60, 4), torch.randint(0, 3, (60,))
+    run = transfuse.distill(
+        ((inputs[:40], labels[:40]), (inputs[40:], labels[40:])),
+        nn.Linear(4, 3),
+        objectives=["cross_entropy", OfGradients()],
+        train={"steps": 2, "precision": "fp32"},
+        control="none",
+        cache={"dir": str(tmp_path / "cache")},
+        out=tmp_path / "run",
+    )
+    assert run.summary["models"]["student"]["samples"] == 20

@@ -270,3 +270,11 @@ def test_the_command_takes_sources_by_name(sources, tmp_path, monkeypatch, capsy
     arguments = ["target=bundled:digits", "student=builtin:mlp", "train.steps=2", "control=none", "samples=false", "out=run"]
     assert command(["together", *named, *arguments, "sources.parity.size=8", "source_weight={letters: 1, parity: 0.5}"]) == 0
     assert "run:PATH#head:parity" in capsys.readouterr().err
+
+
+def test_from_python_a_source_may_be_called_source(sources, tmp_path):
+    inputs, labels = torch.rand(60, 4), torch.randint(0, 2, (60,))
+    both = ((inputs[:40], labels[:40]), (inputs[40:], labels[40:]))
+    settings = {"student": torch.nn.Linear(4, 2), "train": TRAIN, "control": "none", "cache": {"dir": str(tmp_path / "cache")}}
+    run = transfuse.together(sources={"source": both, "other": both}, target=both, out=tmp_path / "run", **settings)
+    assert set(run.summary["tasks"]) == {"source", "other"}

@@ -19,9 +19,7 @@ NAME_IT = "name the layer to replace, head: {linear: {at: PATH}}"  # advice wher
 END_IN_ONE = "give a network whose outputs are those of one linear layer or 1x1 convolution"
 _MOST_CANDIDATES = 8  # in a message
 _FORMS = ("T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "ToCopy", "Expand", "Clone")
-END_IN_ONE = "give a network whose outputs are those of one linear layer or 1x1 convolution"
 _Owners = dict[int, list[tuple[str, nn.Module]]]
-NAME_IT = "name the layer to replace, head: {linear: {at: PATH}}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """One seed -> named, independent random streams, so that no draw depends on how many draws came before it elsewhere."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,3 +27,11 @@ def seed_step(seed: int, *names: str | int) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(value)
+
+
+@contextmanager
+def fresh_weights(seed: int) -> Iterator[None]:
+    """Inside, random weights are a function of the seed alone; outside, torch's generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "initialisation"))
+        yield

@@ -22,6 +22,7 @@ from transfuse.errors import ModelError, RecipeError
 
 ENOUGH = 512  # samples of a batch that is surely large enough; tells an objective that wants more of them from one that can't work at all
 MOST = 2**24  # numbers in the features of one try: those of large maps are shown of fewer samples, for relations take vectors
+NEEDS_A_GRAPH = "does not require grad"  # torch's words where a loss is made of gradients, which nobody has outside a training step
 FEW = 2  # samples that say as much as any number, where none is compared with another
 
 
@@ -64,6 +65,9 @@ class Rehearsal:
             size = self.size(weighted)
             try:
                 self.perform(weighted, size)
+            except RuntimeError as error:
+                if NEEDS_A_GRAPH not in str(error):
+                    raise
             except (ModelError, ValueError) as error:
                 what, fix = (error.what, error.fix) if isinstance(error, ModelError) else (str(error), None)
                 raise RecipeError(what, f"objectives.{weighted.name}", fix or self._way_out(weighted, size)) from error

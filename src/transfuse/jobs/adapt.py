@@ -86,7 +86,10 @@ def _stages(context: Context, recipe: AdaptRecipe, both: domains.Domains, began:
         initialise(context, recipe.student, data, student, recipe.seed)
     student = obtain_student(context, recipe, data, student, pools.concat(source, target), order)
 
-    finish.evaluate(context, recipe, data, finish.trained_models(student, baseline), {}, began, both.source.test)
+    trained = finish.trained_models(student, baseline)
+    asked = trained if ranks.rank() == 0 else {}
+    on_source = {name: finish.on_source(data, both.source.test, model, recipe.seed) for name, model in asked.items()}
+    finish.evaluate(context, recipe, data, trained, {}, began, on_source)
     failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)

@@ -93,7 +93,7 @@ def found(inputs: Sequence[str], student: Student) -> Iterator[Path]:
         if next(_matches(given, student), None) is None:
             kind = "pictures" if student.modality != "columns" else "CSV files or arrays"
             what = f"no {kind} there" if Path(given).expanduser().is_dir() else "no such file"
-            raise DataError(what, where=given, fix="check the path; quote patterns such as 'photos/*.jpg'")
+            raise DataError(what, where=given, fix="check the path; patterns are quoted: 'photos/*.jpg', in class folders 'photos/*/*.jpg'")
     return (path for given in inputs for path in _matches(given, student))
 
 

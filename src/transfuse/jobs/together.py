@@ -83,9 +83,10 @@ def _stages(context: Context, recipe: TogetherRecipe, sets: tasks.Sets, began: f
     student = obtain_student(context, recipe, sets)
 
     trained = finish.trained_models(student, baseline)
-    context.keep("tasks", figures_of_tasks(context, recipe, sets, trained))
-    source_test = sets.sources[SOURCE].test if sets.shared.get(SOURCE) else None
-    finish.evaluate(context, recipe, data, trained, {}, began, source_test)
+    reached = figures_of_tasks(context, recipe, sets, trained)
+    context.keep("tasks", reached)
+    shared = reached[SOURCE]["models"] if sets.shared.get(SOURCE) and reached else None
+    finish.evaluate(context, recipe, data, trained, {}, began, shared)
     failed = export.at_end(context, recipe.export, student, data)
     if ranks.rank() == 0:
         finish.report(context)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from transfuse.core.types import Model, ModelRequest
 
-_NOT_SOURCES = ("classes", "exported", "groups", "live", "rebuild", "saving", "surgery", "weights")
+_NOT_SOURCES = ("classes", "exported", "groups", "live", "rebuild", "saving", "weights")
 registry = Registry("transfuse.models", "model source", ModelError, skip=_NOT_SOURCES, nested=False)
 
 
@@ -56,7 +56,8 @@ def _suggestion(source: str) -> str:
     if word in registry.names():
         return f"write {word}:NAME; `transfuse ls models {word}` lists what there is"
     if Path(word).expanduser().exists():
-        return f"write {'onnx' if word.endswith('.onnx') else 'file'}:{word}"
+        kind = "run" if Path(word).expanduser().is_dir() else "onnx" if word.endswith(".onnx") else "file"
+        return f"write {kind}:{word}"
     for prefix in ("builtin", "torchvision", "timm"):
         try:
             if word in registry.module(prefix).catalog():

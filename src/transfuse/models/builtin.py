@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from transfuse.core.registry import did_you_mean
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.signature import parameters
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models.architectures import Variant, variants
-from transfuse.models.surgery import fresh_weights
 
 
 def open_model(name: str, request: ModelRequest) -> Model:

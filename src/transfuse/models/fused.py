@@ -15,9 +15,9 @@ from transfuse.core.fused import Affine, FusedHead, FusedNetwork, Member, Origin
 from transfuse.core.grafts import regraft
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.registry import Registry
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
-from transfuse.models.surgery import fresh_weights
 
 _RULES = Registry("transfuse.fusion.features", "feature fusion", ModelError)
 

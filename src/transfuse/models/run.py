@@ -9,6 +9,7 @@ from transfuse.core.registry import did_you_mean
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models import file
+from transfuse.models.weights import Misfit
 
 PARTS = {
     "student": "student.safetensors",
@@ -63,11 +64,10 @@ def _open(weights: Path, request: ModelRequest) -> Model:
     try:
         return file.open_model(str(weights), request)
     except ModelError as error:
-        first, _, table = error.what.partition("\n")
-        if not table:
+        misfit = error.__cause__ if isinstance(error.__cause__, Misfit) else error
+        if not isinstance(misfit, Misfit):
             raise
-        example = " ".join(table.split("\n")[0].split())
-        what = f"names a network that {weights.name} doesn't fit: {first.rpartition(': ')[2]}, the first being {example}"
+        what = f"names a network that {weights.name} doesn't fit: {misfit.counts}, the first being {misfit.example}"
         raise ModelError(what, str(told), "it was edited by hand: put it back as the run wrote it") from error
 
 

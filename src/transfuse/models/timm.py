@@ -13,10 +13,10 @@ from torch import nn
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.registry import did_you_mean
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.types import Model, ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import MissingExtra, ModelError
-from transfuse.models.surgery import fresh_weights
 
 _HUB = ("hf-hub:", "hf_hub:")
 _FETCHING = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3", "urllib")

@@ -13,12 +13,12 @@ import torch
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.registry import did_you_mean
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.types import Model, ModelRequest
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
 from transfuse.models.heads.linear import Linear
 from transfuse.models.heads.placing import renew_head
-from transfuse.models.surgery import fresh_weights
 
 _OUTPUTS = 1000  # of torchvision's own constructors, where nobody says how many
 _AUXILIARY = ("googlenet", "inception_v3")  # have extra heads in training, which no other code here expects

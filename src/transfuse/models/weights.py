@@ -141,6 +141,17 @@ def differences(module: nn.Module, state: dict[str, Tensor]) -> tuple[list[str],
     return missing, unexpected, [key for key in own if key in state and own[key].shape != state[key].shape]
 
 
+class Misfit(ModelError):
+    """Weights and a network don't go together.
+
+    Attributes:
+        counts: how many names differ in which way, in words.
+        example: the first of them.
+    """
+
+    counts = example = ""
+
+
 def load_into(module: nn.Module, state: dict[str, Tensor], where: str, name: str | None = None) -> None:
     """Loads a state dict whose names already fit, or fit after `fit_names`; nothing is changed when something doesn't.
 
@@ -151,7 +162,7 @@ def load_into(module: nn.Module, state: dict[str, Tensor], where: str, name: str
         name: of the network in messages; None: its class's.
 
     Raises:
-        ModelError: names or shapes differ; lists them.
+        Misfit: names or shapes differ; lists them.
     """
     state = fit_names(state, module)
     own = module.state_dict()
@@ -160,12 +171,11 @@ def load_into(module: nn.Module, state: dict[str, Tensor], where: str, name: str
         rows = [(f"{key}", "shape", f"file {tuple(state[key].shape)}, network {tuple(own[key].shape)}") for key in shapes]
         rows += [(key, "missing", f"network {tuple(own[key].shape)}") for key in missing]
         rows += [(key, "unexpected", f"file {tuple(state[key].shape)}") for key in unexpected]
-        raise ModelError(
-            f"the weights don't fit {name or type(module).__name__}: {len(shapes)} other shapes, {len(missing)} missing, "
-            f"{len(unexpected)} unexpected\n{_table(rows)}",
-            where=where,
-            fix="check architecture and options (such as options: {shortcut: B})",
-        )
+        counts = f"{len(shapes)} other shapes, {len(missing)} missing, {len(unexpected)} unexpected"
+        what = f"the weights don't fit {name or type(module).__name__}: {counts}\n{_table(rows)}"
+        misfit = Misfit(what, where, "check architecture and options (such as options: {shortcut: B})")
+        misfit.counts, misfit.example = counts, " ".join(rows[0])
+        raise misfit
     own.update({key: state[key] for key in own if key in state})  # keeps the versions that some networks (MNASNet) ask for
     module.load_state_dict(own)
 

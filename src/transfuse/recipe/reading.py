@@ -99,7 +99,7 @@ def read_file(path: str | Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        near = sorted(str(found) for found in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
+        near = sorted(str(found) for found in path.parent.glob("[!.]*.y*ml"))[:5] if path.parent.is_dir() else []
         fix = f"recipes there: {', '.join(near)}" if near else "write one with: transfuse new distill recipe.yaml"
         raise RecipeError("no such file", where=str(path), fix=fix) from None
     except UnicodeDecodeError as error:

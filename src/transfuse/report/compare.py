@@ -73,7 +73,7 @@ def compare(paths: Sequence[str | Path], teachers: bool = False) -> Comparison:
     Raises:
         RunError: a folder holds no finished run, or its summary.json was damaged; names the file.
     """
-    folders = list(dict.fromkeys(Path(path) for path in paths))
+    folders = list({path.resolve(): path for path in map(Path, reversed(paths))}.values())[::-1]
     runs = {label: read_run(path) for label, path in zip(labels_of(folders), folders, strict=True)}
     alone = len(runs) == 1
     entries = [entry for label, run in runs.items() for entry in entries_of(run, "" if alone else label, teachers)]

@@ -150,7 +150,9 @@ def entries_of(run: RunFiles, label: str, teachers: bool = False) -> list[Entry]
     if teachers:
         models |= summary.get("teachers") or {}
     alone = len(models) == 1
-    return [Entry(label if alone else name if not label else f"{label}: {name}", run, name, block) for name, block in models.items()]
+    return [
+        Entry((label or name) if alone else name if not label else f"{label}: {name}", run, name, block) for name, block in models.items()
+    ]
 
 
 def _means(run: RunFiles, label: str) -> list[Entry]:

@@ -59,5 +59,5 @@ def test_a_class_with_a_single_sample_is_named():
     outputs, labels = said(100)
     labels = labels.clamp(max=2)
     labels[0] = 3
-    with pytest.raises(ValueError, match="class number 3 has 1"):
+    with pytest.raises(ValueError, match="output 3 has 1 labelled sample;"):
         Stacking().fit(outputs, labels)

@@ -93,7 +93,8 @@ def _logistic(inputs: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.
 
     counts = np.bincount(labels, minlength=classes)
     if counts.min() < 2:
-        raise ValueError(f"stacking: class number {counts.argmin()} has {counts.min()} labelled samples, two at least are needed")
+        few = f"{counts.min()} labelled {'sample' if counts.min() == 1 else 'samples'}"
+        raise ValueError(f"stacking: output {counts.argmin()} has {few}; two of each class are needed")
     mean, spread = inputs.mean(0), inputs.std() + 1e-12
     scaled = (inputs - mean) / spread  # one scale for all: the sources' own confidence stays comparable
     folds = StratifiedKFold(min(FOLDS, int(counts.min())), shuffle=True, random_state=0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transfuse.core.fused import FusedHead, FusedNetwork, Member, Origin, backbone, described
 from transfuse.core.grafts import grafts_of
 from transfuse.core.preprocess import Preprocess
-from transfuse.core.seeds import derive
+from transfuse.core.seeds import derive, fresh_weights
 from transfuse.core.types import DataSet, Model, Samples
 from transfuse.data import samples as pools
 from transfuse.engine.loader import is_labelled
@@ -36,7 +36,6 @@ from transfuse.jobs.parts.peers import same_weights
 from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.train.training import Lesson, teach, views_of
 from transfuse.models.classes import SelectedOutputs
-from transfuse.models.surgery import fresh_weights
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import CacheBlock, TrainBlock
 from transfuse.recipe.fused_features import FeaturesBlock

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from transfuse import models
 from transfuse.core.grafts import grafts_of, regraft
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import ModelError
 from transfuse.models.heads.linear import Linear
 from transfuse.models.heads.placing import renew_head
-from transfuse.models.surgery import fresh_weights
 
 
 def from_scratch(model: Model, example: Tensor, outputs: int | None, seed: int) -> Model:

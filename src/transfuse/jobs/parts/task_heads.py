@@ -14,11 +14,11 @@ from torch import nn
 from transfuse import models
 from transfuse.core.grafts import graft
 from transfuse.core.heads import read_ending
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.engine.steppers.tasks import TaskLoss
 from transfuse.jobs.parts.networks import example, restore
 from transfuse.models.classes import SelectedOutputs
-from transfuse.models.surgery import fresh_weights
 
 CLOSE = 1e-3  # relative: the same sums in another order
 

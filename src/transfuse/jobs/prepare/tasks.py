@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transfuse.core import ranks
 from transfuse.core.heads import read_ending
-from transfuse.core.seeds import derive
+from transfuse.core.seeds import derive, fresh_weights
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective, float_labels
 from transfuse.data import check
 from transfuse.data.domains import Called, differing, same_names, side_by_side
@@ -33,7 +33,6 @@ from transfuse.jobs.prepare import opening
 from transfuse.jobs.prepare.domains import opened_at_one_size
 from transfuse.jobs.prepare.refusals import refuse_augmentation, refuse_unwritable
 from transfuse.jobs.train import control
-from transfuse.models.surgery import fresh_weights
 from transfuse.recipe.augment import MIXES
 from transfuse.recipe.control import control_objectives
 from transfuse.recipe.methods import ObjectiveBlock

@@ -306,9 +306,10 @@ def together(
     live = Live()
     values: dict[str, Any] = {"job": "together", **recipe, "student": model_of(student, live, None), "source_weight": source_weight}
     named = dict(recipe.get("sources") or {})
-    opened = {name: data_of(data) for name, data in {**named, "source": source, "target": target}.items() if data is not None}
+    short = {name: data for name, data in (("source", source), ("target", target)) if data is not None}
+    opened = {name: data_of(data) for name, data in {**named, **short}.items()}
     live.data = {name: data for name, (_, data) in opened.items() if data is not None}
-    values |= {name: block for name, (block, _) in opened.items() if name not in named}
+    values |= {name: opened[name][0] for name in short}
     if named:
         values["sources"] = {name: opened[name][0] for name in named}
     values |= {key: value for key, value in (("train", train), ("out", None if out is None else str(out))) if value is not None}

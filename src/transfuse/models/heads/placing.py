@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transfuse.core.grafts import graft
 from transfuse.core.last_layers import Head, find_heads, head_at, listed
 from transfuse.core.outputs import main_name, named_tensors, run
+from transfuse.core.seeds import fresh_weights
 from transfuse.core.taps import undisturbed
 from transfuse.core.types import Model
 from transfuse.errors import ModelError
 from transfuse.models.classes import SelectedOutputs
-from transfuse.models.surgery import fresh_weights
 
 _COUNTS = ("num_classes", "num_labels", "n_classes", "num_outputs")  # where networks note how many outputs they have
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from transfuse.models.surgery import fresh_weights
+from transfuse.core.seeds import fresh_weights
 
 
 def test_the_generator_is_as_it_was_also_after_an_error():
