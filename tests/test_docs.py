@@ -85,3 +85,11 @@ def test_the_figures_of_digits_for_mnist_are_those_of_their_result_file():
     low, high = (f"{-bound:.2f}" for bound in reversed(many["its interval"]))
     assert f"loses {-many['gain over that']:.2f} ({low} to {high})" in text
     assert many["verdict on that"] == "negative transfer"
+
+
+def test_the_figures_of_initialisations_are_those_of_their_result_file():
+    tasks = json.loads((ROOT / "benchmarks/results/initialisation.json").read_text())["tasks"]
+    text = (ROOT / "docs/initialise.md").read_text(encoding="utf-8")
+    for task, name in [("MNIST, MLP 400-200-100 to 40-20-10", "select norm"), ("CIFAR-10, ResNet-56 to ResNet-20", "drop_layers spread")]:
+        reached = [f"{100 * tasks[task]['test'][name][f'after {epoch} epochs']['mean']:.1f}" for epoch in (0, 1, 10)]
+        assert f" | {' | '.join(reached)} |" in text, name

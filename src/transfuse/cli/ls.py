@@ -35,6 +35,13 @@ def policies() -> dict[str, str]:
     return _methods("policy")
 
 
+def inits() -> dict[str, str]:
+    """How a student's weights begin with another network's, for `student.init`."""
+    from transfuse.policies.init import registry
+
+    return registry.summaries()
+
+
 def heads() -> dict[str, str]:
     """What is fitted to a frozen network's features, for `head` of transfuse extract."""
     from transfuse.probes import registry
@@ -78,7 +85,7 @@ def weights() -> dict[str, str]:
     return _methods("weight")
 
 
-_LISTED = (objectives, policies, heads, models, data, recipes, optimizers, schedules, weights, targets, ways)
+_LISTED = (objectives, policies, inits, heads, models, data, recipes, optimizers, schedules, weights, targets, ways)
 KINDS: dict[str, Callable[[], dict[str, str]]] = {function.__name__: function for function in _LISTED}
 
 
