@@ -212,6 +212,8 @@ def test_attention_maps_learn_from_probabilities_alone(tmp_path):
 class OfGradients(nn.Module):
     """A loss that is made of gradients, as those that match Jacobians are."""
 
+    card = Card("gradients", needs=())
+
     def forward(self, step):
         return torch.autograd.grad(step.student.logits.logsumexp(1).sum(), step.student.logits, create_graph=True)[0].square().sum(1)
 

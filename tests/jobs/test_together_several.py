@@ -272,9 +272,11 @@ def test_the_command_takes_sources_by_name(sources, tmp_path, monkeypatch, capsy
     assert "run:PATH#head:parity" in capsys.readouterr().err
 
 
-def test_from_python_a_source_may_be_called_source(sources, tmp_path):
-    inputs, labels = torch.rand(60, 4), torch.randint(0, 2, (60,))
-    both = ((inputs[:40], labels[:40]), (inputs[40:], labels[40:]))
+def test_from_python_a_source_may_be_called_source(tmp_path):
+    def labelled():
+        inputs, labels = torch.rand(60, 4), torch.arange(60) % 2
+        return (inputs[:40], labels[:40]), (inputs[40:], labels[40:])
+
     settings = {"student": torch.nn.Linear(4, 2), "train": TRAIN, "control": "none", "cache": {"dir": str(tmp_path / "cache")}}
-    run = transfuse.together(sources={"source": both, "other": both}, target=both, out=tmp_path / "run", **settings)
+    run = transfuse.together(sources={"source": labelled(), "other": labelled()}, target=labelled(), out=tmp_path / "run", **settings)
     assert set(run.summary["tasks"]) == {"source", "other"}
