@@ -23,7 +23,7 @@ from transfuse.fusion import weights
 from transfuse.fusion.types import Calibration, Parent
 from transfuse.models import open_model
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 DEPTH, WIDTH = 6, 128
 TRAIN = {"optimizer": "SGD", "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 500, "epochs": 12, "schedule": "cosine"}
 RATES = {True: 0.1, False: 0.02}  # with and without BatchNorm
