@@ -23,7 +23,6 @@ from transfuse.data import check as data_check
 from transfuse.data.samples import relabel
 from transfuse.engine import parallel
 from transfuse.engine.loader import is_labelled
-from transfuse.evaluate import metrics
 from transfuse.evaluate.summary import transfer_summary
 from transfuse.jobs import distill
 from transfuse.jobs.context import Context, Live, Run, split_ready
@@ -258,13 +257,9 @@ def evaluate(context: Context, opened: Opened, oracles: Mapping[str, Oracle], le
     costs["control"], costs["ensemble"] = costs["student"], None
     said = {name: keep_predictions(context, data, name, ask) for name, ask in asks.items()}
     labels, ledger = data.test.labels.numpy(), context.ledger
-    metric, higher = metrics.primary(data.task)
     blocks = {name: summary_of(data, said[name], costs[name], recipe.seed) for name in asks}
     summary = {
-        "job": recipe.job,
-        "task": data.task,
-        "seed": recipe.seed,
-        "primary": {"name": metric, "higher_is_better": higher},
+        **finish.heading(recipe, data),
         "models": blocks,
         "teachers": {},
         "sources": {name: source_summary(context, opened, name, oracle) for name, oracle in oracles.items()},

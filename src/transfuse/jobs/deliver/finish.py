@@ -66,13 +66,9 @@ def evaluate(
         outputs[name] = keep_predictions(context, data, name, asking(model))
         models[name] = summary_of(data, outputs[name], measured(model, data, threads), recipe.seed)
     said, teachers, forwards = ask_teachers(context, recipe, data, oracles)
-    name, higher = metrics.primary(data.task)
     ledger = context.ledger
     summary = {
-        "job": recipe.job,
-        "task": data.task,
-        "seed": recipe.seed,
-        "primary": {"name": name, "higher_is_better": higher},
+        **heading(recipe, data),
         "models": models,
         "teachers": teachers,
         "sources": {},
@@ -95,6 +91,12 @@ def evaluate(
             keep_training_inputs(context.rundir, data)
     write_json(context.rundir.path / "reasons.json", {"auto": known_reasons(context), "notes": context.notes})
     write_json(context.rundir.summary, summary)
+
+
+def heading(recipe: StudentRecipe | FuseRecipe, data: DataSet) -> dict[str, Any]:
+    """What every summary.json begins with: the job, the task, the seed and the figure that counts."""
+    name, higher = metrics.primary(data.task)
+    return {"job": recipe.job, "task": data.task, "seed": recipe.seed, "primary": {"name": name, "higher_is_better": higher}}
 
 
 def ask_teachers(

@@ -65,13 +65,9 @@ def evaluate(context: Context, recipe: FuseRecipe, found: Found, began: float) -
     plain = transfer_summary(data.task, labels, said["student"], said["ensemble"], None, recipe.seed)
     names = {"gain": "over_ensemble", "gain_interval": "over_ensemble_interval", "mcnemar": "over_ensemble_mcnemar"}
     transfer |= {ours: plain.get(key) for key, ours in names.items()}
-    metric, higher = metrics.primary(data.task)
     ledger = context.ledger
     summary = {
-        "job": recipe.job,
-        "task": data.task,
-        "seed": recipe.seed,
-        "primary": {"name": metric, "higher_is_better": higher},
+        **finish.heading(recipe, data),
         "models": blocks,
         "teachers": {},
         "sources": sources,
