@@ -31,7 +31,7 @@ EPOCHS = {"short": 8, "long": 64}
 SEEDS = range(5)
 POOL, CHOOSING = 2000, 4000
 STUDENT = {"source": "builtin:convnet", "options": {"widths": [16, 32, 64]}}
-TRAIN = {"batch_size": 128, "optimizer": {"adamw": {"lr": 0.003}}, "precision": "bf16", "select": "last", "evaluate_every": 1000}
+TRAIN = {"batch_size": 128, "optimizer": {"adamw": {"lr": 0.003}}, "precision": "fp32", "select": "last", "evaluate_every": 1000}
 AUGMENT = {"crop": 4, "flip": True}
 
 
