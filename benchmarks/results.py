@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from transfuse.engine.precision import has_bf16_units
+
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -29,6 +31,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
+        "bf16_units": has_bf16_units("cuda" if torch.cuda.is_available() else "cpu"),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

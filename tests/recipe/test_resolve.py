@@ -233,6 +233,23 @@ def test_precision_follows_the_hardware_and_is_never_fp16_by_itself(facts, preci
     assert resolved(facts)[0].train.precision == precision
 
 
+@pytest.mark.parametrize(
+    ("facts", "precision", "slow"),
+    [
+        (PICTURES, "bf16", True),
+        (PICTURES, "fp16", True),
+        (PICTURES, "fp32", False),
+        (PICTURES, "auto", False),
+        (replace(PICTURES, bf16_units=True), "bf16", False),
+        (replace(PICTURES, device="cuda"), "fp16", False),
+    ],
+)
+def test_a_number_format_that_the_processor_emulates_is_kept_and_called_slow(facts, precision, slow):
+    recipe, reasons = resolved(facts, train={"precision": precision})
+    assert precision in ("auto", recipe.train.precision)
+    assert ("several times faster" in reasons.get("train.precision", "")) == slow
+
+
 def test_fp16_is_kept_when_it_is_asked_for():
     assert resolved(train={"precision": "fp16"})[0].train.precision == "fp16"
 

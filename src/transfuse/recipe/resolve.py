@@ -171,6 +171,9 @@ class _Resolution:
         if train["stop"]["metric"] is None:
             metric = PRIMARY_METRIC[facts.task]
             self.set(train["stop"], "metric", metric, f"{key}.stop.metric", f"the first metric of {facts.task}")
+        if train["precision"] not in ("auto", "fp32") and facts.device == "cpu" and not facts.bf16_units:
+            reason = "as the recipe says, but the CPU has no matrix units for it: fp32 would be several times faster"
+            self.reasons[f"{key}.precision"] = reason
         self.auto(train, "precision", key, _precision(facts))
         self.auto(train, "channels_last", key, _channels_last(facts))
         steps = train["steps"] or math.ceil((train["epochs"] or DEFAULT_EPOCHS) * max(pool, 1) / train["batch_size"])
