@@ -3,12 +3,13 @@
     pip install -c constraints.txt -e ".[bench]"
     python -m benchmarks.versus_peers --train               everybody to the end under the middle teacher: accuracies
     python -m benchmarks.versus_peers                       blocks of steps under all three teachers, on an otherwise quiet machine: times
-    python -m benchmarks.versus_peers --draw                the plot from the result file
+    python -m benchmarks.versus_peers --draw                the plots from the result files
 
 Everybody trains the same ResNet-20 on the same 10,000 pictures of CIFAR-10 with the same loss, schedule, augmentation and number of
-threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). The first block of each is
-left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Who is compiled is held against the
-compiled student. With `--train` the accuracies on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
+threads, each in a process of its own (`peers/contenders.py`) that runs while all others wait (`peers/turns.py`). Who is tuned computes in
+bf16 where the processor has units for it, and in fp32 elsewhere; then the result file is versus_peers_fp32.json. The first block of each
+is left out: compilation and worker start-up are in it. Ratios are taken between blocks of the same round. Who is compiled is held against
+the compiled student. With `--train` the accuracies on the 2,000 held-back pictures are compared, too; nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ import torch
 
 from benchmarks import results
 from benchmarks.peers.contenders import CONTENDERS
-from benchmarks.peers.setting import BATCH, Setting
+from benchmarks.peers.setting import BATCH, Setting, fast_format
 from benchmarks.peers.turns import Contender
 
 TITLES = {"small": "ResNet-20", "middle": "ResNet-56", "large": "ResNet-32x4"}
 BASE, STEP_OF_STUDENT, COMPILED = "torchdistill", "student alone", "compiled"
 TRAINED = "middle"  # the teacher under which everybody trains to the end
 EPOCH = 10_000 / BATCH
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "versus_peers.svg"
+FILES = {"bf16": "versus_peers", "fp32": "versus_peers_fp32"}
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
 def fill_cache(setting: Setting) -> None:
@@ -135,16 +137,18 @@ def draw(found: dict[str, Any], path: Path) -> None:
 @click.option("--rounds", default=6, show_default=True, help="of timed blocks")
 @click.option("--block", default=20, show_default=True, help="optimiser steps a turn")
 @click.option("--only", default=None, help="names of contenders, with '/' between; with --train their rows are replaced")
-@click.option("--draw", "only_draw", is_flag=True, help="draw the plot from the result file")
+@click.option("--draw", "only_draw", is_flag=True, help="draw the plots from the result files")
 def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, only: str | None, only_draw: bool) -> None:
-    """Runs the comparison and writes results/versus_peers.json."""
+    """Runs the comparison and writes its result file."""
     names = only.split("/") if only else list(CONTENDERS)
-    earlier = results.FOLDER / "versus_peers.json"
+    if only_draw:
+        for file in FILES.values():
+            if (results.FOLDER / f"{file}.json").exists():
+                draw(json.loads((results.FOLDER / f"{file}.json").read_text())["timed"], FIGURES / f"{file}.svg")
+        return
+    earlier = results.FOLDER / f"{FILES[fast_format()]}.json"
     kept = json.loads(earlier.read_text()) if earlier.exists() else {}
     found = {part: kept.get(part, {}) for part in ("timed", "trained")}
-    if only_draw:
-        draw(found["timed"], FIGURE)
-        return
     for teacher in [TRAINED] if to_the_end else teachers.split(","):
         with tempfile.TemporaryDirectory() as folder:
             steps = round(epochs * EPOCH) if to_the_end else block * (rounds + 2)
@@ -165,7 +169,7 @@ def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, 
             shutil.rmtree(folder, ignore_errors=True)
             Path(folder).mkdir()
         if not only or to_the_end:
-            click.echo(results.write("versus_peers", found))
+            click.echo(results.write(FILES[fast_format()], found))
 
 
 if __name__ == "__main__":

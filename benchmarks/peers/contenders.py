@@ -47,14 +47,14 @@ class Pictures(Dataset):
 
 
 class Fast(nn.Module):
-    """A network in bf16 and channels last that takes and gives fp32: how a user of torchdistill would tune it."""
+    """A network in the fast format and channels last that takes and gives fp32: how a user of torchdistill would tune it."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16):
+        with shared.fast():
             return self.network(inputs.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -136,7 +136,7 @@ def plain_loop(setting: Setting, turns: Turns) -> dict[str, Any]:
 
 
 def hand_tuned(setting: Setting, turns: Turns, with_teacher: bool = True, compiled: bool = False) -> dict[str, Any]:
-    """What an expert writes: pictures in memory, augmentation on whole batches, bf16, channels last; a live teacher, or labels alone."""
+    """What an expert writes: whole batches augmented in memory, the fast format, channels last; a live teacher, or labels alone."""
     arrays = shared.pictures()
     teacher, student = shared.teacher_network(setting.teacher), shared.student_network(setting.seed)
     teacher, student = (network.to(memory_format=torch.channels_last) for network in (teacher, student))  # type: ignore[call-overload]
@@ -145,7 +145,7 @@ def hand_tuned(setting: Setting, turns: Turns, with_teacher: bool = True, compil
     generator = torch.Generator().manual_seed(setting.seed)
     turns.ready()
     for step, (inputs, labels) in enumerate(_whole_batches(arrays, setting.steps, generator), start=1):
-        with torch.autocast(inputs.device.type, torch.bfloat16):
+        with shared.fast():
             with torch.no_grad():
                 answers = teacher(inputs) if with_teacher else None
             logits = forward(inputs)

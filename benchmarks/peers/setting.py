@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks import data
 from transfuse import models
 from transfuse.core.types import ModelRequest
+from transfuse.engine import precision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.1, 0.9, 5e-4
@@ -26,6 +28,16 @@ TEACHERS: dict[str, dict[str, Any]] = {
 def device() -> torch.device:
     """Where everybody trains."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_format() -> str:
+    """The number format of everybody who is tuned: bf16 where the hardware has units for it, else fp32, as transfuse decides for itself."""
+    return "bf16" if precision.has_bf16_units(device()) else "fp32"
+
+
+def fast() -> AbstractContextManager[object]:
+    """The autocast context of that format."""
+    return precision.autocast(fast_format(), device())
 
 
 @dataclass
