@@ -55,6 +55,13 @@ def test_what_is_no_number_or_undefined_is_left_out_and_counted_so():
     assert found["n"] == 4
 
 
+def test_p_values_are_not_averaged():
+    runs = summaries()
+    for run in runs:
+        run["transfer"] |= {"mcnemar": 0.4, "over_ensemble_mcnemar": 0.2}
+    assert set(over_runs(runs)["transfer"]) == {"gain", "kl"}
+
+
 def test_a_single_run_has_no_spread_and_says_why():
     found = over_runs(summaries()[:1])
     accuracy = found["models"]["student"]["metrics"]["accuracy"]

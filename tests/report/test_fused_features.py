@@ -50,7 +50,7 @@ def amalgamated(gain=None, bounds=None, labels=()):
     }
 
 
-@pytest.mark.parametrize(("bounds", "tone"), [([-0.01, 0.002], "good"), ([-0.02, -0.001], "none")])
+@pytest.mark.parametrize(("bounds", "tone"), [([-0.01, 0.002], "good"), ([-0.02, -0.001], "none"), ([-0.2, 0.01], "none")])
 def test_a_student_that_comes_up_to_joint_training_is_a_success_and_says_what_it_did_without(bounds, tone):
     verdict = words.verdict(amalgamated(-0.005, bounds))
     assert verdict.tone == tone

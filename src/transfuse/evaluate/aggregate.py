@@ -14,7 +14,8 @@ def over_runs(summaries: Sequence[Summary]) -> dict[str, Any]:
     """What the runs have in common, each figure over the runs that have it.
 
     The interval of a mean is Student's t over runs. That of `transfer.gain` is the interval of the paired gain: student and control of a
-    run share initial weights, batches and test samples, and their difference is taken within each run before it is averaged.
+    run share initial weights, batches and test samples, and their difference is taken within each run before it is averaged. McNemar's
+    p-values are left out: they have no mean worth reading.
 
     Args:
         summaries: of finished runs, as summary.json holds them.
@@ -30,7 +31,8 @@ def over_runs(summaries: Sequence[Summary]) -> dict[str, Any]:
         for name in _names(blocks):
             metrics = [block[name].get("metrics") or {} for block in blocks if name in block]
             result[group][name] = {"metrics": _spreads(metrics)}
-    result["transfer"] = _spreads([summary.get("transfer") or {} for summary in summaries])
+    transfers = [summary.get("transfer") or {} for summary in summaries]
+    result["transfer"] = _spreads([{key: value for key, value in block.items() if not key.endswith("mcnemar")} for block in transfers])
     if len(summaries) < 2:
         result["reasons"] = {"std": "a single run has no spread", "interval": "a single run has no spread"}
     return result
