@@ -13,7 +13,10 @@ def cross_entropy_reference(student_logits, labels, label_probabilities, smoothi
             mixed = label_probabilities[sample]
         else:
             mixed = [1.0 if c == labels[sample] else 0.0 for c in range(classes)]
-        weight = sum(mixed[c] * (class_weights[c] if class_weights else 1.0) for c in range(classes))
-        target = [(1 - smoothing) * mixed[c] + smoothing / classes for c in range(classes)]
-        values.append(-weight * sum(target[c] * math.log(q[c]) for c in range(classes)))
+        value = 0.0
+        for label in range(classes):  # the expectation of the weighted loss over what the label may be
+            weight = class_weights[label] if class_weights else 1.0
+            target = [(1 - smoothing) * (c == label) + smoothing / classes for c in range(classes)]
+            value -= mixed[label] * weight * sum(target[c] * math.log(q[c]) for c in range(classes))
+        values.append(value)
     return values

@@ -34,6 +34,24 @@ def test_mixed_labels_are_their_expectation():
     check_objective(CrossEntropy, cross_entropy_reference, {"smoothing": 0.1}, make_step=mixed, particulars=particulars)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_labels_are_the_expectation_of_the_weighted_loss(smoothing):
+    step, weights = mixed(Sizes()), [0.5, 2.0, 1.0, 0.25, 4.0]
+    logits, probabilities = step.student.logits.numpy(), step.batch.label_probabilities.numpy()
+    expected = cross_entropy_reference(logits, step.batch.labels.numpy(), probabilities, smoothing, weights)
+    torch.testing.assert_close(CrossEntropy(smoothing, weights)(step), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_mixed_pair_weighs_each_label_with_its_own_weight():
+    step, weights, share = example_step(Sizes()), torch.tensor([0.5, 2.0, 1.0, 0.25, 4.0], dtype=torch.float64), 0.3
+    labels, partners = step.batch.labels, step.batch.labels.roll(1)
+    pair = share * F.one_hot(labels, 5) + (1 - share) * F.one_hot(partners, 5)
+    mixture = replace(step, batch=replace(step.batch, label_probabilities=pair.double()))
+    expected = share * cross_entropy_loss(step.student.logits, labels, 0.1, weights)
+    expected = expected + (1 - share) * cross_entropy_loss(step.student.logits, partners, 0.1, weights)
+    torch.testing.assert_close(CrossEntropy(0.1, weights.tolist()).double()(mixture), expected)
+
+
 def test_mixed_labels_of_unlabelled_samples_give_zero():
     step = mixed(Sizes())
     step.batch.labelled[2] = False

@@ -78,12 +78,13 @@ class CrossEntropy(nn.Module):
     def forward(self, step: Step) -> Tensor:
         logits = _of_classes(step.student.logits)
         if step.batch.label_probabilities is not None:  # mixed labels: the expectation over them
-            probabilities = step.batch.label_probabilities
+            weighted = step.batch.label_probabilities
             _require_one_per_class(self.class_weights, logits)
+            if self.class_weights is not None:  # of the label, before smoothing: E[w_y CE_y] is not E[w_y] E[CE_y]
+                weighted = weighted * self.class_weights
+            probabilities = weighted
             if self.smoothing:
-                probabilities = (1 - self.smoothing) * probabilities + self.smoothing / logits.shape[-1]
-            if self.class_weights is not None:
-                probabilities = probabilities * (step.batch.label_probabilities @ self.class_weights)[:, None]
+                probabilities = (1 - self.smoothing) * weighted + self.smoothing / logits.shape[-1] * weighted.sum(-1, keepdim=True)
             value = -(probabilities * F.log_softmax(at_least_fp32(logits), dim=-1)).sum(-1)
             return torch.where(step.batch.labelled, value, torch.zeros_like(value))
         return cross_entropy_loss(logits, step.batch.labels, self.smoothing, self.class_weights)
