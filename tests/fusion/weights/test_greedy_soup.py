@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from tests.fusion.networks import calibration, mlp, parents, pictures, stirred
+from tests.fusion.networks import calibration, mlp, outputs, parents, pictures, stirred
 from transfuse.errors import ModelError
+from transfuse.fusion.repair import repair_units
 from transfuse.fusion.weights.greedy_soup import GreedySoup, greedy_choice, greedy_soup
+from transfuse.fusion.weights.mean import mean
 
 
 def value(state):
@@ -46,6 +48,23 @@ def test_the_soup_is_never_worse_on_validation_than_the_best_source():
         merged = GreedySoup().merge(parents(*tuned), calibration(inputs, judge))
         assert merged.figures["validation"] >= max(judge(network) for network in tuned)
         assert judge(merged.module) == pytest.approx(merged.figures["validation"], rel=1e-6)
+
+
+def test_units_are_repaired_towards_the_kept_sources_and_what_is_judged_is_what_is_shipped():
+    base, inputs = mlp(), pictures(64)
+    good = [stirred(base, seed, 0.2) for seed in (1, 2)]
+    bad = stirred(base, 3, 0.2)
+    with torch.no_grad():
+        bad.layers[0].linear.weight.mul_(8.0)
+    wanted = outputs(base, inputs)
+    judge = torch.no_grad()(lambda network: -float((network.eval()(inputs) - wanted).square().mean()))
+    merged = GreedySoup(repair="units", check_origin=False).merge(parents(*good, bad), calibration(inputs, judge))
+    assert sorted(merged.figures["kept"]) == ["a", "b"]
+    assert judge(merged.module) == merged.figures["validation"]
+    by_hand = stirred(base, 0, 0.0)
+    by_hand.load_state_dict(mean([network.state_dict() for network in good]))
+    repair_units(by_hand, good, lambda: inputs.split(16))
+    assert torch.allclose(outputs(merged.module, inputs), outputs(by_hand, inputs), atol=1e-5)
 
 
 def test_a_soup_of_one_is_that_source_with_its_own_statistics():

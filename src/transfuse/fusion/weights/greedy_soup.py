@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from transfuse.core.taps import unwrapped
-from transfuse.fusion.repair import reset_statistics
 from transfuse.fusion.states import State
 from transfuse.fusion.types import Calibration, MergeCard, Merged, Parent, Repair
-from transfuse.fusion.weights._assembly import finished, opened
+from transfuse.fusion.weights._assembly import Opening, finished, opened
 from transfuse.fusion.weights.mean import mean
 
 CARD = MergeCard(
@@ -52,10 +50,20 @@ def greedy_choice(
         The positions of those kept, in the order in which they were added, and their mean's figure on validation.
     """
     known = [evaluate(state) for state in states] if scores is None else list(scores)
-    order = sorted(range(len(states)), key=lambda number: -known[number])
-    kept, best = order[:1], known[order[0]]
+    return added_greedily(known, lambda kept: evaluate(mean([states[number] for number in kept])))
+
+
+def added_greedily(scores: Sequence[float], evaluate: Callable[[list[int]], float]) -> tuple[list[int], float]:
+    """`greedy_choice` on positions, for who has to know which sources a candidate is made of.
+
+    Args:
+        scores: of each source alone.
+        evaluate: positions -> the figure on validation of what these sources become together.
+    """
+    order = sorted(range(len(scores)), key=lambda number: -scores[number])
+    kept, best = order[:1], scores[order[0]]
     for number in order[1:]:
-        score = evaluate(mean([states[one] for one in [*kept, number]]))
+        score = evaluate([*kept, number])
         if score >= best:
             kept, best = [*kept, number], score
     return kept, best
@@ -64,7 +72,8 @@ def greedy_choice(
 class GreedySoup:
     """The mean of those sources that don't make each other worse.
 
-    A candidate is evaluated with its BatchNorm statistics re-estimated. So are the sources alone, unless their figures are given.
+    A candidate is evaluated as it would be shipped: repaired, towards the sources that it is made of. A source alone is shipped as it is, and
+    is evaluated like that unless its figure is given.
 
     Args:
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.
@@ -79,20 +88,19 @@ class GreedySoup:
         opening = opened(CARD, sources, calibration, base, self.check_origin)
         judge = opening.data.evaluate
         assert judge is not None
-        trial = copy.deepcopy(unwrapped(sources[0].module))
-
-        def evaluate(state: State) -> float:
-            trial.load_state_dict(dict(state))
-            if self.repair != "none":
-                reset_statistics(trial, opening.inputs())
-            return judge(trial)
-
         scores = [judge(source.module) if source.score is None else source.score for source in sources]
-        kept, score = greedy_choice(opening.states, evaluate, scores)
+        kept, score = added_greedily(scores, lambda positions: judge(self._made(opening, positions).module))
         names = [sources[number].name for number in kept]
         figures = {"kept": names, "validation": score, "alone": dict(zip([one.name for one in sources], scores, strict=True))}
         if len(kept) == 1:  # the best source as it is: nothing was merged, so nothing has to be put right
             opening.notes.append(f"no other source makes '{names[0]}' better on validation, so it is kept alone")
             return finished(opening, opening.states[kept[0]], "none", figures=figures)
         opening.notes.append(f"kept {len(kept)} of {len(sources)}: {', '.join(names)}")
-        return finished(opening, mean([opening.states[number] for number in kept]), self.repair, figures=figures)
+        return self._made(opening, kept, figures)
+
+    def _made(self, opening: Opening, kept: Sequence[int], figures: dict[str, Any] | None = None) -> Merged:
+        """The soup of some of the sources."""
+        state = mean([opening.states[number] for number in kept])
+        # named where units are asked for alone: auto repairs the units of sources that are named, and these need no aligning
+        own = [opening.sources[number].module for number in kept] if self.repair == "units" else None
+        return finished(opening, state, self.repair, own, figures=figures)
