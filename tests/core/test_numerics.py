@@ -59,6 +59,15 @@ def test_impossible_classes_add_nothing_and_have_a_gradient_of_zero():
     assert torch.isfinite(student.grad).all()
 
 
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_network_that_says_nan_or_infinity_is_no_perfect_match(measure, side, value):
+    logits = [torch.tensor([[0.3, -0.2, 1.0]]), torch.tensor([[0.1, 0.4, -1.0]])]
+    logits[side][0, 1] = value
+    assert not measure(*(log_softmax_at(one) for one in logits)).isfinite().any()
+
+
 def test_what_the_student_finds_impossible_is_infinitely_wrong():
     student = torch.tensor([[0.0, -math.inf]]).log_softmax(-1)
     assert kl_divergence(torch.tensor([[0.0, 0.0]]).log_softmax(-1), student).item() == math.inf

@@ -180,6 +180,17 @@ def test_a_table_of_predictions_teaches_the_samples_that_it_covers(job, tmp_path
     assert first.path != run.path
 
 
+def test_a_table_with_gaps_is_refused_where_the_samples_of_a_batch_are_related(job, tmp_path):
+    digits = transfuse.data.open_data("bundled:digits", transfuse.core.types.DataRequest())
+    rows = digits.train.ids[1:]
+    np.savez(tmp_path / "table.npz", ids=rows, probabilities=np.full((len(rows), 10), 0.1))
+    pool = len(digits.train)
+    with pytest.raises(RecipeError, match=f"has a prediction for only {pool - 1:,} of {pool:,} of them") as caught:
+        job("data.labels_per_class=null", teacher=f"predictions:{tmp_path / 'table.npz'}", objectives=["cross_entropy", "dist"])
+    assert caught.value.where == "objectives.dist"
+    job("data.labels_per_class=null", teacher=f"predictions:{tmp_path / 'table.npz'}", objectives=["cross_entropy", "kd"])
+
+
 def test_two_teachers_and_one_of_them_named(job):
     teachers = {
         name: {"source": "builtin:mlp", "options": {"widths": [width]}, "train": {"steps": 40}}

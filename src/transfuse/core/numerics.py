@@ -133,8 +133,8 @@ def divergence(
 def kl_divergence(
     teacher_log_p: Float[Tensor, "*batch classes"], student_log_p: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
-    """KL(teacher || student) = sum_c p_c (log p_c - log q_c), per sample, in nats; classes with p_c = 0 add nothing."""
-    possible = teacher_log_p > -math.inf
+    """KL(teacher || student) = sum_c p_c (log p_c - log q_c), per sample, in nats; classes with p_c = 0 add nothing, NaN stays NaN."""
+    possible = teacher_log_p != -math.inf  # not ">", which NaN is not: a dead network would have a loss of 0
     log_p = torch.where(possible, teacher_log_p, 0.0)
     log_q = torch.where(possible, student_log_p, 0.0)
     return torch.where(possible, log_p.exp() * (log_p - log_q), 0.0).sum(-1)

@@ -18,7 +18,8 @@ from transfuse.engine.asked import asked_of, of_two_views
 from transfuse.engine.loader import SecondView
 from transfuse.engine.precision import autocast
 from transfuse.engine.rotations import taken_apart, with_turns
-from transfuse.engine.teacher_cache.teachers import asked_live, with_features
+from transfuse.engine.teacher_cache.cached import CachedTeacher
+from transfuse.engine.teacher_cache.teachers import LiveTeacher, asked_live, with_features
 
 
 class Supervised(nn.Module):
@@ -159,7 +160,8 @@ class Supervised(nn.Module):
 
     def _term(self, weighted: WeightedObjective, step: Step, mask: Tensor | None) -> Term:
         """One objective's values, from the teachers and the taps that the recipe gave it."""
-        seen = seen_by(weighted, step, self.network(), mask)
+        # whether a mask is full is seen on the device, and waiting for that costs time in each step: only where it can have gaps
+        seen = seen_by(weighted, step, self.network(), mask if _may_miss(weighted, self._teachers) else None)
         values = self._values(weighted, seen)
         return Term(weighted.name, values, weighted.weight(step.progress), mask if weighted.card.level == "sample" else None)
 
@@ -176,6 +178,12 @@ def ready(teachers: Mapping[str, Teacher], objectives: Sequence[WeightedObjectiv
     }
 
 
+def _may_miss(weighted: WeightedObjective, teachers: Mapping[str, Teacher]) -> bool:
+    """Whether an objective may be undefined for some samples: those without the label that it needs, or that a table doesn't cover."""
+    needs_labels = bool({"labels", "hard_labels"} & set(weighted.card.needs))
+    return needs_labels or not all(isinstance(teachers[name], (LiveTeacher, CachedTeacher)) for name in weighted.teachers)
+
+
 def inner_only(card: Card) -> bool:
     """Whether an objective looks at inner features and not at what the network says."""
     features = {"student.features", "teacher.features"} & set(card.needs)
@@ -189,7 +197,7 @@ def seen_by(weighted: WeightedObjective, step: Step, network: nn.Module, mask: T
         weighted: the objective, connected.
         step: with the signals of all teachers and all taps.
         network: the student, whose parameters objectives on weights are given.
-        mask: bool [batch] where the term is defined; None for terms on weights.
+        mask: bool [batch] where the term is defined; None for terms on weights, and where it is known to be defined for all.
     """
     seen = _given(step, weighted)
     seen.second = _given(step.second, weighted) if step.second and "two_views" in weighted.card.needs else None

@@ -17,7 +17,7 @@ from transfuse.engine.stages import plan
 from transfuse.engine.teacher_cache.forms import Dense
 from transfuse.engine.teacher_cache.room import folder_bytes, in_words
 from transfuse.engine.teacher_cache.shard import file_bytes
-from transfuse.errors import DataError, ModelError, RunError, TransfuseError
+from transfuse.errors import DataError, ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs.context import Live
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle, form_of, table_rows
@@ -47,6 +47,7 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
     objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
     asked = {name: with_head_of(student, model, data) for name, model in teachers.items()}
     connected, _ = terms.connected(objectives, student, asked, data, recipe.seed)
+    refuse_gaps(connected, asked, data)
     order = Order(pool_size(data), min(recipe.train.batch_size, pool_size(data)), recipe.seed)
     plan(connected, steps_of(recipe.train, order))
     given = Circumstances(data, training_pool(data), order, recipe.train, recipe.augment, recipe.cache, tuple(recipe.peers))
@@ -154,6 +155,24 @@ def refuse_speechless(where: str, model: Model, data: DataSet) -> None:
         what = f"{model.source} has no prediction for any of {sum(map(len, pools))} training samples"
         fix = f"its ids look like {model.table[0][:2].tolist()}, the data's like {data.train.ids[:2].tolist()}"
         raise ModelError(what, where, fix)
+
+
+def refuse_gaps(objectives: Sequence[WeightedObjective], teachers: Mapping[str, Model], data: DataSet) -> None:
+    """A table that leaves out training samples, for an objective that relates the samples of a batch: some batches would have too few.
+
+    Raises:
+        RecipeError: says how many there are.
+    """
+    pool = training_pool(data)
+    for name, model in teachers.items():
+        learning = [one.name for one in objectives if one.card.level == "batch" and name in one.teachers]
+        if model.table is None or not learning:
+            continue
+        known = int((table_rows(model, pool) >= 0).sum())
+        if known < len(pool):
+            what = f"it relates the samples of a batch, and {model.source} has a prediction for only {known:,} of {len(pool):,} of them"
+            fix = "complete the table, or choose an objective that looks at each sample alone, such as kd"
+            raise RecipeError(what, f"objectives.{learning[0]}", fix)
 
 
 def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Model], objectives: Sequence[WeightedObjective]) -> None:
