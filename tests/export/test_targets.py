@@ -157,6 +157,20 @@ def test_static_quantisation_without_samples_is_refused(tmp_path):
         get("onnx_int8")().write(request(example_model(), tmp_path))
 
 
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_histograms_count_every_sample_though_the_last_batch_is_smaller(tmp_path, method):
+    model, inputs = example_model(), torch.randn(100, 3, 12, 12, generator=torch.Generator().manual_seed(2))
+    inputs[96:] *= 5  # the smaller batch has the widest range
+    outputs = []
+    for size in (32, 100):
+        (tmp_path / str(size)).mkdir()
+        given = request(model, tmp_path / str(size), lambda most, part, size=size: iter(inputs[:most].split(size)))
+        written = get("onnx_int8")(method=method).write(given)
+        assert written.facts["calibration"] == {"samples": 100, "part": "train", "method": method}
+        outputs.append(open_model(f"onnx:{written.file}").network(inputs))
+    assert torch.equal(*outputs)
+
+
 def test_an_onnx_file_is_a_model_source_with_a_hash_of_its_own(shipped):
     folder, expected = shipped
     model = open_model(f"onnx:{folder / 'onnx' / 'student.onnx'}")

@@ -78,7 +78,10 @@ class OnnxInt8:
             fix = "give the data: data=SOURCE (data=... in Python)"
             raise ExportError("there are no training samples to calibrate on", where="onnx_int8", fix=fix)
         network = network_graph(request, self.opset)
-        reader = _Reader(request.calibration(self.calibration, self.calibrate_on), network.graph.input[0].name)
+        batches = request.calibration(self.calibration, self.calibrate_on)
+        if self.method != "minmax":  # histograms are made of all batches in one array, so the last one may not be smaller
+            batches = (sample for batch in batches for sample in batch.split(1))
+        reader = _Reader(batches, network.graph.input[0].name)
         quantised = self._quantised(network, reader)
         layers = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in network.graph.node)
         facts = {"calibration": {"samples": reader.samples, "part": self.calibrate_on, "method": self.method}, "layers": layers}
