@@ -6,7 +6,7 @@ belong to neither network. Jordan et al., 2023, ICLR (https://arxiv.org/abs/2211
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +18,7 @@ from transfuse.fusion.states import average
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+Joined = Callable[[str, Sequence[Tensor]], Tensor]  # a layer, a figure of its channels in each parent -> that of the merged layer
 
 
 class Moments:
@@ -129,6 +130,7 @@ def repair_units(
     inputs: Callable[[], Iterable[Tensor]],
     weights: Sequence[float] | None = None,
     paths: Sequence[str] | None = None,
+    joined: Joined | None = None,
 ) -> dict[str, float]:
     """REPAIR: rescales and shifts every unit so that its mean and standard deviation are the weighted means of the parents', in place.
 
@@ -139,20 +141,19 @@ def repair_units(
 
     Args:
         module: the merged network.
-        parents: aligned with it, unit by unit.
+        parents: aligned with it, unit by unit, or as `joined` knows them.
         inputs: -> batches of calibration inputs, the same ones each time.
         weights: of the parents in the merge; None: equal.
         paths: layers to correct; None: `unnormalised_layers`.
+        joined: what the parents' means, and their standard deviations, become together where units don't correspond one to one; None: their
+            weighted mean.
 
     Returns:
         Layer -> mean over its channels of std before correction over std wanted: how far its variance had collapsed.
     """
     if paths is None:
         paths = unnormalised_layers(module, next(iter(inputs())))
-    known = [moments(parent, paths, inputs()) for parent in parents]
-    wanted = {
-        path: (average([one[path].mean for one in known], weights), average([one[path].std for one in known], weights)) for path in paths
-    }
+    wanted = _wanted([moments(parent, paths, inputs()) for parent in parents], joined or (lambda _, values: average(values, weights)))
     found = {path: Moments() for path in paths}
     with ExitStack() as hooks, undisturbed(module):
         for path in paths:
@@ -174,6 +175,11 @@ def repair_units(
         varying = wanted[path][1] > 0
         ratios[path] = float((found[path].std[varying] / wanted[path][1][varying]).mean()) if varying.any() else 1.0
     return ratios
+
+
+def _wanted(known: Sequence[Mapping[str, Moments]], joined: Joined) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer -> mean and standard deviation of each channel, of what is known of the parents."""
+    return {path: (joined(path, [one[path].mean for one in known]), joined(path, [one[path].std for one in known])) for path in known[0]}
 
 
 def _correction(found: Moments, wanted: tuple[Tensor, Tensor], shifts: bool) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from transfuse.errors import ModelError
 from transfuse.fusion.alignment.tracing import trace
 from transfuse.fusion.alignment.transport import corresponding
 from transfuse.fusion.origin import compare_origin
-from transfuse.fusion.repair import batch_norms, repair_units, reset_statistics
+from transfuse.fusion.repair import Joined, batch_norms, repair_units, reset_statistics
 from transfuse.fusion.states import State, require_alike
 from transfuse.fusion.types import Calibration, MergeCard, Merged, Parent, Repair
 
@@ -162,6 +162,7 @@ def finished(
     aligned: Sequence[nn.Module] | None = None,
     weights: Sequence[float] | None = None,
     figures: dict[str, Any] | None = None,
+    joined: Joined | None = None,
 ) -> Merged:
     """The merged network, its statistics put right.
 
@@ -173,6 +174,7 @@ def finished(
         aligned: the sources with their units in the merged network's order, for rules that align.
         weights: of the sources in the merge.
         figures: what was measured on the way.
+        joined: see `repair_units`.
 
     Raises:
         ModelError: there are BatchNorm layers and no calibration data to re-estimate their statistics on.
@@ -195,7 +197,7 @@ def finished(
         merged.notes.append(f"the statistics of {layers} BatchNorm layers were re-estimated on calibration inputs")
     if units:
         parents = list(aligned) if aligned is not None else [source.module for source in opening.sources]
-        ratios = repair_units(module, parents, opening.inputs, weights)
+        ratios = repair_units(module, parents, opening.inputs, weights, joined=joined)
         if ratios:
             merged.figures["std before repair / std wanted"] = {path: round(ratio, 4) for path, ratio in ratios.items()}
             merged.notes.append(f"the units of {len(ratios)} layers were given back the mean and spread that they have in the sources")

@@ -72,8 +72,8 @@ def added_greedily(scores: Sequence[float], evaluate: Callable[[list[int]], floa
 class GreedySoup:
     """The mean of those sources that don't make each other worse.
 
-    A candidate is evaluated as it would be shipped: repaired, towards the sources that it is made of. A source alone is shipped as it is, and
-    is evaluated like that unless its figure is given.
+    A candidate is evaluated as it would be shipped: repaired, towards the sources that it is made of. A source alone is shipped as it is,
+    and is evaluated like that unless its figure is given.
 
     Args:
         repair: auto re-estimates BatchNorm's statistics; units also rescales the layers without; none leaves the averaged ones.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from transfuse.core.taps import unwrapped
 from transfuse.fusion.alignment.matching import Activations, correlations
 from transfuse.fusion.alignment.tracing import Specification, trace
-from transfuse.fusion.alignment.transport import Bridge, carried
+from transfuse.fusion.alignment.transport import Bridge, axis_matrix, carried
 from transfuse.fusion.states import State, require_alike, whole_numbers
 from transfuse.fusion.types import Calibration, MergeCard, Merged, Parent, Repair
 from transfuse.fusion.weights._alignment import require_groups
@@ -48,10 +49,7 @@ def zip(
         ModelError: names or shapes differ.
     """
     require_alike(states)
-    led = []
-    for number, state in enumerate(states):
-        bridges = {name: _bridge(one, specification.groups[name].size, number) for name, one in pairs.items()}
-        led.append(carried(state, specification, bridges))
+    led = [carried(state, specification, _bridges(specification, pairs, number)) for number, state in enumerate(states)]
     made: dict[str, Tensor] = {}
     for name, first in states[0].items():
         tensors = [one[name] for one in led]
@@ -74,6 +72,29 @@ def _share(specification: Specification, name: str, zipped: set[str]) -> Tensor:
                     share[part.start : part.start + part.outer * group.size * part.inner] = 1.0
             return share.view(-1, *[1] * (len(shape) - axis - 1))
     return torch.tensor(0.5, dtype=torch.float64)
+
+
+def joined_channels(
+    specification: Specification, pairs: Mapping[str, Float[Tensor, "units two"]], path: str, values: Sequence[Tensor]
+) -> Float[Tensor, "channels"]:
+    """A figure per output channel of a layer: of a merged unit the mean of its pair, of any other channel that of both networks.
+
+    Args:
+        specification: which units may be matched.
+        pairs: see `zip`.
+        path: of the layer.
+        values: the figure in each network.
+    """
+    total, share = torch.zeros_like(values[0]), torch.zeros_like(values[0])
+    for number, value in enumerate(values):
+        matrix = axis_matrix(specification, f"{path}.weight", 0, _bridges(specification, pairs, number))
+        total += value if matrix is None else matrix @ value
+        share += 1 if matrix is None else matrix.sum(1)
+    return total / share
+
+
+def _bridges(specification: Specification, pairs: Mapping[str, Tensor], number: int) -> dict[str, Bridge]:
+    return {name: _bridge(one, specification.groups[name].size, number) for name, one in pairs.items()}
 
 
 def _bridge(pairs: Tensor, size: int, number: int) -> Bridge:
@@ -117,7 +138,8 @@ class Zip:
     Args:
         within: whether two units of one source may become one; the paper's step beyond matching across.
         samples: how many calibration samples activations are compared on.
-        repair: auto re-estimates BatchNorm's statistics and repairs the units of layers without; reset only the former; none neither.
+        repair: auto and reset re-estimate BatchNorm's statistics, as the paper does; units also gives those of layers without the mean and
+            spread of their pairs; none leaves everything.
     """
 
     def __init__(self, within: bool = True, samples: Annotated[int, Ge(2)] = 2048, repair: Repair = "auto"):
@@ -135,4 +157,5 @@ class Zip:
         inside = sum(int((one[:, 0] // sizes[name] == one[:, 1] // sizes[name]).sum()) for name, one in pairs.items())
         figures = {"pairs within one source": round(inside / sum(sizes.values()), 4)}
         state = zip(opening.states, specification, pairs)
-        return finished(opening, state, self.repair if self.repair != "auto" else "reset", figures=figures)
+        joined = partial(joined_channels, specification, pairs)
+        return finished(opening, state, self.repair if self.repair != "auto" else "reset", figures=figures, joined=joined)
