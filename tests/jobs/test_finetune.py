@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import nn
 
 import transfuse
 from transfuse import policies
+from transfuse.core.card import Card
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import check, distill, finetune, resume, seeds
 from transfuse.jobs.deliver import finish
@@ -310,6 +312,37 @@ def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values):
     resume.resume(found.path)
     assert same(before, weights(found.path))
     assert load(found.path / "recipe.resolved.yaml").depth is not None
+
+
+class Offset(nn.Module):
+    """An objective that learns a number of its own, and tells with which value each copy of it begins."""
+
+    card = Card("offset", needs=("labels",))
+    began: ClassVar[list[float]] = []
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.new = True
+
+    def forward(self, step):
+        if self.new:
+            self.began.append(self.offset.item())
+        self.new = False
+        return nn.functional.cross_entropy(step.student.logits * (1 + self.offset), step.batch.labels, reduction="none")
+
+
+def test_trials_of_depth_begin_with_the_live_objective_as_it_was_given(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(80, 4, generator=generator), torch.arange(80) % 3
+    data = ((inputs[:60], labels[:60]), (inputs[60:], labels[60:]))
+    objective, depth = Offset(), {"candidates": ["full", "discriminative"], "folds": 2}
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    shared = {"control": "none", "cache": {"dir": str(tmp_path / "cache")}, "out": tmp_path / "run"}
+    transfuse.finetune(data, model, objectives=[objective], train=TRAIN, depth=depth, **shared)
+    assert objective.offset.item() == 0, "the caller's own object learns nothing"
+    assert len(Offset.began) >= 5
+    assert set(Offset.began) == {0.0}
 
 
 def test_a_soup_is_the_mean_of_the_checkpoints_that_validation_keeps(values):

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import stats
+from torch import nn
 
 import transfuse
 from transfuse.cli.console import Console
 from transfuse.cli.main import run as command
+from transfuse.core.card import Card
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values, load
@@ -104,6 +106,33 @@ def test_seeds_are_interrupted_and_go_on_to_the_bits_and_figures_of_single_runs(
     for name in ("README.md", "report.html", "env.json", "recipe.yaml", "recipe.resolved.yaml"):
         assert Path("run", name).exists(), name
     assert load("run/recipe.resolved.yaml").seed_list() == [1, 2]
+
+
+class Offset(nn.Module):
+    """An objective that learns a number of its own, and the student with it."""
+
+    card = Card("offset", needs=("labels",))
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, step):
+        return nn.functional.cross_entropy(step.student.logits * (1 + self.offset), step.batch.labels, reduction="none")
+
+
+def test_each_seed_begins_with_the_live_objective_as_it_was_given(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(80, 4, generator=generator), torch.arange(80) % 3
+    objective, student = Offset(), nn.Linear(4, 3)
+
+    def learn(out, **seeds):
+        data = ((inputs[:60], labels[:60]), (inputs[60:], labels[60:]))
+        return transfuse.distill(data, student, objectives=[objective], train=TRAIN, control="none", samples=False, out=out, **seeds)
+
+    both = learn("both", seeds=2, seed=1)
+    assert objective.offset.item() == 0, "the caller's own object learns nothing"
+    assert same_bits(both.path / "runs/seed_2", learn("single", seed=2).path)
 
 
 def test_a_refused_series_leaves_nothing_behind():

@@ -198,7 +198,7 @@ def _refuse(recipe: FinetuneRecipe, data: DataSet, model: Model, context: Contex
         _refuse_short(recipe, data, courses[-1])
     if recipe.average is not None:
         _refuse_average(recipe, model, courses[-1], tried)
-    objectives = objectives_of(recipe, context, copy.deepcopy(dict(context.live.objectives)))
+    objectives = objectives_of(recipe, context)
     for weighted in objectives:
         if stages_of(weighted.objective):
             what = "is trained in stages of its own, which policies have too"
@@ -256,11 +256,10 @@ def _refuse_average(recipe: FinetuneRecipe, model: Model, course: Course, tried:
         raise RecipeError(what, where="average", fix="policy: lp_ft, whose start has a trained head, or average: greedy_soup")
 
 
-def objectives_of(recipe: FinetuneRecipe, context: Context, live: Mapping[str, nn.Module] | None = None) -> list[WeightedObjective]:
+def objectives_of(recipe: FinetuneRecipe, context: Context) -> list[WeightedObjective]:
     """The recipe's terms; those that ask a teacher ask the start."""
     assert isinstance(recipe.objectives, list)
-    given = context.live.objectives if live is None else live
-    return [terms.build(block, (START,), given) for block in recipe.objectives]
+    return [terms.build(block, (START,), context.live.objectives) for block in recipe.objectives]
 
 
 def obtain_objectives(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ def refuse_objectives(recipe: FuseRecipe, data: DataSet, student: Model, teacher
         TransfuseError: one finds no features or can't work on what there is.
     """
     assert isinstance(recipe.objectives, list)
-    objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
+    objectives = [terms.build(block, tuple(teachers), live.objectives) for block in recipe.objectives]
     if FUSED in teachers:
         objectives = [one for one in objectives if not one.teacher_taps and not _INNER & set(one.card.needs)]
     asked = {name: with_head_of(student, model, data) for name, model in teachers.items()}

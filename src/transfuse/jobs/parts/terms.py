@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,13 +19,13 @@ from transfuse.recipe.methods import ObjectiveBlock
 
 
 def build(block: ObjectiveBlock, teachers: Sequence[str], live: Mapping[str, nn.Module]) -> WeightedObjective:
-    """One entry of the recipe's list.
+    """One entry of the recipe's list. Of a live objective a copy: else each run of a series would begin with what the one before it learnt.
 
     Raises:
         RecipeError: its parameters contradict each other.
     """
     if block.name in live:
-        objective, card = live[block.name], card_of(live[block.name])
+        objective, card = copy.deepcopy(live[block.name]), card_of(live[block.name])
     else:
         card = objectives.card(block.method)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +166,7 @@ def _refuse(recipe: AdaptRecipe, both: Domains, student: Model, context: Context
         what = f"{' and '.join(mixing)} would mix samples of one domain with those of the other"
         raise RecipeError(what, where=f"augment.{mixing[0]}", fix="leave it out")
     refuse_augmentation(recipe.augment, both.data)
-    objectives = [terms.build(block, (), copy.deepcopy(dict(context.live.objectives))) for block in recipe.objectives]
+    objectives = [terms.build(block, (), context.live.objectives) for block in recipe.objectives]
     objectives, _ = terms.connected(objectives, student, {}, both.data, recipe.seed)
     stepper_for(objectives)
     source, target = (standardised(pool, both.data) for pool in both.pools)

@@ -34,7 +34,7 @@ def distill(
         student: a source string, a module, or a recipe block whose source may be a module: {"source": module, "preprocess": {...}}.
             A copy of the module is used, yours stays as it is.
         teacher: the same; several go into `teachers={name: ...}`.
-        objectives: recipe entries such as {"kd": {"temperature": 2}}, or modules, or (module, weight).
+        objectives: recipe entries such as {"kd": {"temperature": 2}}, or modules, or (module, weight); of modules, copies are used.
         train: {"epochs": 30, ...}.
         out: the run folder.
         reporter: who is told what goes on; None: nobody.
