@@ -196,7 +196,7 @@ def correct(folder: Path, model: str) -> np.ndarray:
 
 
 def row(folders: dict[int, Path]) -> dict[str, Any]:
-    """One objective over its seeds. The gain is the mean over seeds; its interval is a paired bootstrap over pictures.
+    """One objective over its seeds, and the number format that it ran in. The gain is the mean over seeds; its interval is a paired bootstrap over pictures.
 
     Args:
         folders: of the finished runs, by seed.
@@ -214,6 +214,7 @@ def row(folders: dict[int, Path]) -> dict[str, Any]:
         "gains": [round(float(value), 5) for value in gained.mean(1)],
         "accuracies": [round(float(value), 5) for value in student.mean(1)],
         "controls": [round(float(value), 5) for value in control.mean(1)],
+        "precision": BUDGET["train"]["precision"],
         "commits": sorted({_read(folder.with_suffix(".json"))["commit"] for folder in folders.values()}),
     }
 
