@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import transfuse
 from transfuse.errors import RunError, TransfuseError
 from transfuse.jobs import distill, resume
+from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -119,6 +120,34 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_counts_on(tmp_path):
     assert finished.summary["teacher_forwards"] == fresh.summary["teacher_forwards"]
     with pytest.raises(RunError, match="finished"):
         resume.resume(out)
+
+
+@pytest.mark.parametrize(
+    ("written", "job"), [("page", "distill"), ("card", "distill"), ("series_page", "seeds"), ("evaluation_page", "eval")]
+)
+def test_a_run_that_is_stopped_between_its_figures_and_its_pages_gets_them(tmp_path, monkeypatch, written, job):
+    def power_cut(path):
+        raise KeyboardInterrupt
+
+    values = {"job": "distill", "data": "bundled:wine", "objectives": ["cross_entropy"], "control": "none", "student": "builtin:mlp"}
+    values |= {"train": {"steps": 2, "precision": "fp32"}, "cache": {"dir": str(tmp_path / "cache")}, "out": str(tmp_path / "run")}
+    if job == "seeds":
+        values["seeds"] = 1
+    elif job == "eval":
+        distill.run(from_values({**values, "out": str(tmp_path / "learnt")}))
+        values = {"job": "eval", "data": "bundled:wine", "models": {"learnt": f"run:{tmp_path / 'learnt'}"}, "out": str(tmp_path / "run")}
+    with monkeypatch.context() as patched:
+        patched.setattr(f"transfuse.report.{written}.write", power_cut)
+        made = from_values(values)
+        with pytest.raises(KeyboardInterrupt):
+            runner_of(made).run(made)
+    figures = (tmp_path / "run/summary.json").read_bytes()
+    transfuse.resume(tmp_path / "run")
+    assert (tmp_path / "run/summary.json").read_bytes() == figures, "nothing is asked again"
+    assert (tmp_path / "run/report.html").exists()
+    assert (tmp_path / "run/README.md").exists() == (job != "eval")
+    with pytest.raises(RunError, match="finished"):
+        transfuse.resume(tmp_path / "run")
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before_it(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from transfuse.errors import RunError
 from transfuse.report import card, compare_page, evaluation, evaluation_page, page, series, series_card, series_page
@@ -52,9 +53,22 @@ def rewrite(run: str | Path) -> list[Path]:
     Raises:
         RunError: the folder holds no finished run, or its summary.json was damaged.
     """
-    summary = collect_frame(run).summary
+    return [write(run) for write in _writers(collect_frame(run).summary).values()]
+
+
+def drawn(run: str | Path) -> bool:
+    """Whether a finished run has all of its pages.
+
+    Raises:
+        RunError: as `rewrite`.
+    """
+    return all((Path(run) / name).exists() for name in _writers(collect_frame(run).summary))
+
+
+def _writers(summary: Mapping[str, Any]) -> dict[str, Callable[[str | Path], Path]]:
+    """The pages of a run with this summary by their names, each with what writes it."""
     if evaluation.is_evaluation(summary):
-        return [evaluation_page.write(run)]
+        return {"report.html": evaluation_page.write}
     if series.is_series(summary):
-        return [series_page.write(run), series_card.write(run)]
-    return [page.write(run), card.write(run)]
+        return {"report.html": series_page.write, "README.md": series_card.write}
+    return {"report.html": page.write, "README.md": card.write}

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
+from transfuse.engine import parallel
 from transfuse.errors import RunError
-from transfuse.jobs.context import Live, Run
+from transfuse.jobs.compare import drawn, rewrite
+from transfuse.jobs.context import Context, Live, Run
 from transfuse.jobs.deliver import export
 from transfuse.jobs.prepare.opening import reopen
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.runner import runner_of
+from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.adapt import AdaptRecipe
 from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.finetune import FinetuneRecipe
@@ -41,6 +45,8 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
     if over(context.rundir):
         raise RunError("the run is finished", where=str(path), fix=f"look at {context.rundir.report}")
     context.track = tuple(recipe.track)
+    if delivered(context.rundir):
+        return draw(context)
     for key in left_auto(values_of(recipe)):
         raise RunError(f"{key} is auto, so the file was changed", where=str(context.rundir.resolved), fix="write the value that it had")
     missing = missing_live(recipe, context.live) if isinstance(recipe, OneRun) else []
@@ -52,7 +58,12 @@ def resume(path: str | Path, reporter: Reporter | None = None, live: Live | None
 
 
 def over(rundir: RunDir) -> bool:
-    """Whether nothing is left to do: figures are written, and every file that the recipe exports has a verdict.
+    """Whether nothing is left to do: figures and pages are written, and every file that the recipe exports has a verdict."""
+    return delivered(rundir) and drawn(rundir.path)
+
+
+def delivered(rundir: RunDir) -> bool:
+    """Whether at most the pages are missing.
 
     With seeds no student is the one, so each run exports its own into its own folder.
     """
@@ -62,6 +73,19 @@ def over(rundir: RunDir) -> bool:
     if recipe.seed_list():
         return all(over(RunDir(rundir.path / entry["path"])) for entry in rundir.read_summary()["runs"])
     return not export.unshipped(getattr(recipe, "export", []), rundir.exports)
+
+
+def draw(context: Context) -> Run:
+    """The end of a run that was stopped behind its figures: pages need neither data nor networks, and nobody is asked again."""
+    run = Run(context.rundir.path)
+    ranks.barrier()  # a process that finds the pages written before it has looked would call the run finished
+    if ranks.rank() == 0:
+        rewrite(run.path)
+        tell_summary(context.trackers, run.summary)
+        context.trackers.close()
+        context.reporter.result(run.summary, run.path)
+    parallel.stop()
+    return run
 
 
 def left_auto(values: Any, key: str = "") -> Iterator[str]:
