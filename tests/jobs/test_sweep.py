@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
@@ -224,6 +225,27 @@ def test_a_search_is_the_same_whether_it_was_interrupted_or_not(untrained, monke
     again = resume.resume("run")
     assert [entry["differs"]["train.optimizer.adamw.lr"] for entry in again.summary["runs"]] == tried
     assert again.summary["chosen"]["validation"] == max(entry["validation"]["accuracy"] for entry in again.summary["runs"])
+
+
+def test_a_grid_that_is_stopped_before_it_begins_a_trial_goes_on_with_that_one(untrained, monkeypatch):
+    untrained(lambda rate, epoch: rate)
+    rates = [0.1, 0.2, 0.3]
+    ask = optuna.Study.ask
+
+    def stopped(study):
+        if len(study.get_trials(deepcopy=False)) == 2:
+            raise KeyboardInterrupt
+        return ask(study)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            start(small({"train.optimizer.adamw.lr": rates}))
+    entries = resume.resume("run").summary["runs"]
+    assert [(entry["name"], entry["differs"]["train.optimizer.adamw.lr"]) for entry in entries] == [
+        (f"trial_{number}", rate) for number, rate in enumerate(rates)
+    ]
+    assert [entry["validation"]["accuracy"] for entry in entries] == rates
 
 
 def test_a_trial_that_fails_is_named_and_the_others_go_on(untrained):

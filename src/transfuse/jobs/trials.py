@@ -85,12 +85,17 @@ class Trials:
             self._study.sampler = self._sampler(frozen.number)
             trial = Trial(self._study, frozen._trial_id)  # the way back to a trial that a killed process had asked for
             yield frozen.number, trial, self._values(trial)
-        while (number := len(self._study.get_trials(deepcopy=False))) < self._recipe.count:
+        while True:
+            # one that a killed process had lined up and not begun is what `ask` gives first
+            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            number = waiting[0].number if waiting else len(self._study.get_trials(deepcopy=False))
+            if number >= self._recipe.count:
+                return
             self._study.sampler = self._sampler(number)
-            if self._recipe.search == "grid":
+            if self._recipe.search == "grid" and not waiting:
                 self._study.enqueue_trial(self._combination(number))
             trial = self._study.ask()
-            yield number, trial, self._values(trial)
+            yield trial.number, trial, self._values(trial)
 
     def over(self, number: int, state: str, value: float | None = None) -> None:
         """Notes how a trial ended: finished with its validation value, pruned, or failed."""
