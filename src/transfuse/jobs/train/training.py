@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.core import ranks, seeds
+from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Evaluate, Stepper, Views
 from transfuse.core.types import DataSet, Model, Samples, WeightedObjective
+from transfuse.data.samples import ArraySamples
 from transfuse.data.views import BatchViews, Colour, Erasing, Mixing, Operation, RandAugment, ResizedCrop, Rotation
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.loader import Openers, SecondView, build_loader, free_memory_bytes
@@ -22,11 +24,13 @@ from transfuse.engine.steppers.per_term_gradients import PerTermGradients
 from transfuse.engine.steppers.supervised import Supervised
 from transfuse.errors import NumericsError
 from transfuse.evaluate import metrics
-from transfuse.evaluate.predict import evaluation_mode, original_units, predict
+from transfuse.evaluate.predict import original_units, predict
 from transfuse.jobs.context import Context
 from transfuse.jobs.tracking import Tracked
 from transfuse.recipe.augment import AugmentBlock, ChangesBlock
 from transfuse.recipe.blocks import TrainBlock
+
+PREPARED_AT_ONCE = 512  # validation samples in one forward pass, where nothing has to be prepared for it
 
 
 @dataclass
@@ -201,21 +205,16 @@ def in_stage(settings: Settings, lesson: Lesson) -> Settings:
 def validator(model: Model, data: DataSet, device: torch.device, metric: str, name: str) -> Evaluate:
     """A function from a network to its quick metrics (and the watched one) on the validation part, along the model's exact path.
 
-    Inputs are prepared once where they fit into a small share of memory.
+    Inputs are prepared once where they fit into a small share of memory: the device's, or else the host's.
     """
     assert model.preprocess is not None
-    preprocess, samples = model.preprocess, data.val
-    one = samples.exact([0], preprocess)
-    fits = one.numel() * one.element_size() * len(samples) < validation_budget()
-    prepared = samples.exact(torch.arange(len(samples)), preprocess).to(device) if fits else None
-    labels = samples.labels.numpy()
+    samples, preprocess, at_once = data.val, model.preprocess, 256
+    labels, home = samples.labels.numpy(), home_of_prepared(samples, preprocess, device)
+    if home is not None:
+        samples, preprocess, at_once = prepared(samples, preprocess, home), Preprocess(), PREPARED_AT_ONCE
 
     def evaluate(network: nn.Module) -> dict[str, float]:
-        if prepared is None:
-            outputs = predict(network, samples, preprocess, device=device)
-        else:
-            with evaluation_mode(network), torch.inference_mode():
-                outputs = torch.cat([network(part).float().cpu() for part in prepared.split(512)])
+        outputs = predict(network, samples, preprocess, device, at_once)
         if not bool(outputs.isfinite().all()):
             fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
             raise NumericsError("the network's outputs for the validation part became NaN or infinite", where=f"training {name}", fix=fix)
@@ -226,9 +225,25 @@ def validator(model: Model, data: DataSet, device: torch.device, metric: str, na
     return evaluate
 
 
-def validation_budget() -> int:
-    """Bytes that prepared validation inputs may take: a sixteenth of what is free."""
-    return free_memory_bytes() // 16
+def home_of_prepared(samples: Samples, preprocess: Preprocess, device: torch.device) -> torch.device | None:
+    """Where prepared inputs take less than a sixteenth of what is free: on the device, else on the host; None where on neither."""
+    one = samples.exact([0], preprocess)
+    size = one.numel() * one.element_size() * len(samples)
+    places = dict.fromkeys((device, torch.device("cpu")))
+    return next((place for place in places if size < free_bytes(place) // 16), None)
+
+
+def free_bytes(place: torch.device) -> int:
+    """Memory that is free there. A GPU has its own; what the host has free says nothing about it."""
+    return torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else free_memory_bytes()
+
+
+def prepared(samples: Samples, preprocess: Preprocess, home: torch.device) -> Samples:
+    """The samples as `exact` gives them, held there; prepared in parts, so that the host need not hold what goes to a GPU."""
+    inputs = torch.empty(len(samples), *samples.exact([0], preprocess).shape[1:], device=home)
+    for rows in torch.arange(len(samples)).split(PREPARED_AT_ONCE):
+        inputs[rows[0] : rows[-1] + 1] = samples.exact(rows, preprocess)
+    return ArraySamples(inputs, samples.labels, samples.ids)
 
 
 def views_of(augment: AugmentBlock) -> Views:
