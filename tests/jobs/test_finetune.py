@@ -19,11 +19,15 @@ from torch import nn
 
 import transfuse
 from transfuse import policies
+from transfuse.core import ranks
 from transfuse.core.card import Card
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import check, distill, finetune, resume, seeds
+from transfuse.jobs.context import Context
 from transfuse.jobs.deliver import finish
 from transfuse.jobs.finetuning import phases, rate_finder
+from transfuse.jobs.rundir import RunDir
+from transfuse.jobs.train.training import Lesson
 from transfuse.recipe.load import from_values, load
 from transfuse.report import finetuning, series_page, words
 from transfuse.report.collect import collect
@@ -291,6 +295,33 @@ def test_a_range_test_takes_the_rate_of_the_steepest_fall():
     assert known["curve"][-1][0] < 0.5
     assert rate_finder.judged([1.0 + 0.01 * step for step in range(100)])["lr"] is None
     assert len(rate_finder.judged([2.0, 1.9, float("nan"), 1.0])["curve"]) == 2
+
+
+def test_of_several_processes_the_first_alone_handles_the_files_of_a_range_test(tmp_path, monkeypatch):
+    folder, lines = tmp_path / "lr_finder", '{"kind": "train", "loss": 1.0}\n'
+    checkpoint, log, place = (
+        tmp_path / "checkpoints/student.range test/step_000000001.pt",
+        folder / "student.jsonl",
+        folder / "student.json",
+    )
+
+    def taught(context, model, data, lesson, views):
+        for path in (checkpoint, log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(lines)
+
+    def waited():
+        if log.exists():
+            place.write_text('{"lr": 0.25, "curve": []}')  # by the first process, while this one waits
+
+    folder.mkdir()
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    monkeypatch.setattr(ranks, "barrier", waited)
+    monkeypatch.setattr(rate_finder, "teach", taught)
+    recipe = from_values({"job": "finetune", "data": "bundled:digits", "model": "builtin:mlp", "train": TRAIN, "lr": "find"})
+    lesson = Lesson("student", [], [], recipe.train, 0, tmp_path / "metrics.jsonl")
+    assert rate_finder.obtain(Context(RunDir(tmp_path)), recipe, None, None, None, lesson, None) == 0.25
+    assert checkpoint.read_text() == log.read_text() == lines
 
 
 def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values):

@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from transfuse.core import ranks
 from transfuse.core.protocols import Views
 from transfuse.core.types import DataSet, Model
 from transfuse.engine.checkpoint import Checkpoints
@@ -44,28 +46,37 @@ def obtain(
         lesson: the training; its name is the curve's.
         views: augmentation.
     """
-    folder = context.rundir.path / "lr_finder"
-    place = folder / f"{lesson.name}.json"
-    known = read_figures(place)
-    if not known:
-        log = folder / f"{lesson.name}.jsonl"
-        remove(log)
-        folder.mkdir(exist_ok=True)
-        tried = replace(lesson, stage=STAGE, begin=0, end=STEPS, metrics=log, snapshots=0, train=_rising(lesson.train))
+    place = context.rundir.path / "lr_finder" / f"{lesson.name}.json"
+    if not read_figures(place):
+        tried = replace(
+            lesson, stage=STAGE, begin=0, end=STEPS, metrics=place.with_suffix(".jsonl"), snapshots=0, train=_rising(lesson.train)
+        )
         if course is not None:
             rates = course.phases[-1].rates
             tried = replace(tried, pace=lambda stepper: Paced(stepper, rates, recipe.batchnorm, course.head))
-        checkpoints = Checkpoints(context.rundir.checkpoints / tried.run)
-        checkpoints.clear()  # of a test that was interrupted: it is short, and begins anew
-        with suppress(NumericsError):  # the rate is too high by then, which is what the test is for
-            teach(context, copied, data, tried, views)
-        checkpoints.clear()
-        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        known = judged([line["loss"] for line in lines if line["kind"] == "train"])
-        write_json(place, known)
-        remove(log)
+        _test(context, copied, data, tried, views, place)
+    known = read_figures(place)
     _say(context, lesson.name, known)
     return known["lr"]
+
+
+def _test(context: Context, copied: Model, data: DataSet, tried: Lesson, views: Views, place: Path) -> None:
+    """Runs the range test and writes what it found. Of several processes all train, and the first one alone handles the files."""
+    first, checkpoints = ranks.rank() == 0, Checkpoints(context.rundir.checkpoints / tried.run)
+    if first:
+        place.parent.mkdir(exist_ok=True)
+        remove(tried.metrics)
+        checkpoints.clear()  # of a test that was interrupted: it is short, and begins anew
+    ranks.barrier()
+    with suppress(NumericsError):  # the rate is too high by then, which is what the test is for
+        teach(context, copied, data, tried, views)
+    ranks.barrier()
+    if first:
+        checkpoints.clear()
+        lines = [json.loads(line) for line in tried.metrics.read_text(encoding="utf-8").splitlines()]
+        write_json(place, judged([line["loss"] for line in lines if line["kind"] == "train"]))
+        remove(tried.metrics)
+    ranks.barrier()
 
 
 def rate_at(step: int) -> float:
