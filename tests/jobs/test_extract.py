@@ -16,10 +16,12 @@ import transfuse
 from transfuse.cli.main import run as command
 from transfuse.core.protocols import Silent
 from transfuse.core.types import ModelRequest
-from transfuse.errors import TransfuseError
+from transfuse.errors import RecipeError, TransfuseError
 from transfuse.jobs import check, distill, extract
+from transfuse.jobs.context import Context
 from transfuse.jobs.deliver import finish
 from transfuse.jobs.parts import features
+from transfuse.jobs.rundir import RunDir
 from transfuse.models import open_model
 from transfuse.recipe.load import dump, from_text, from_values
 
@@ -259,6 +261,15 @@ def test_what_can_not_work_is_refused_before_anything_is_written(values, changes
     with pytest.raises(TransfuseError, match=words):
         extract.run(from_values(made))
     assert not Path(made["out"]).exists()
+
+
+def test_several_processes_are_refused_at_the_beginning_and_later(values, monkeypatch):
+    recipe = from_values(values())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="by one process"):
+        extract.run(recipe)
+    with pytest.raises(RecipeError, match="by one process"):
+        extract.resume(Context(RunDir(recipe.out)), recipe)
 
 
 def test_a_head_for_other_labels_is_refused_with_those_that_fit(tmp_path):

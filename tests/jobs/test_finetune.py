@@ -172,6 +172,37 @@ def test_a_probe_on_remembered_features_is_the_probe_of_the_whole_network(values
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
+class Impatient:
+    """A reporter that stops a training at its sixth step."""
+
+    def say(self, text):
+        pass
+
+    def result(self, summary, path):
+        pass
+
+    def progress(self, progress):
+        if progress.name == "student" and progress.step == 6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("began", ["features", "network"])
+def test_a_probe_goes_on_as_it_began_however_many_processes_there_are(values, monkeypatch, began):
+    made = values(policy="probe", train={**TRAIN, "checkpoint_seconds": 0})
+    with monkeypatch.context() as patched:
+        if began == "network":
+            patched.setattr(phases, "head_on_features", lambda *arguments: None)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(from_values(made), Impatient())
+    if began == "features":
+        with monkeypatch.context() as patched:
+            patched.setattr(phases, "head_on_features", lambda *arguments: None)
+            with pytest.raises(RunError, match=r"began with the head alone, on features .* as one process"):
+                resume.resume(made["out"])
+    found = resume.resume(made["out"])
+    assert found.summary["finetune"]["phases"][0]["features"] is (began == "features")
+
+
 def test_lp_ft_begins_its_second_phase_with_the_probes_head(values):
     probed = run(values(policy="probe", train={**TRAIN, "steps": 6, "select": "last"}))
     both = run(values(policy={"lp_ft": {"share": 0.5}}, train={**TRAIN, "select": "last"}))

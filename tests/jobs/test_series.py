@@ -17,6 +17,9 @@ from transfuse.cli.console import Console
 from transfuse.cli.main import run as command
 from transfuse.core.card import Card
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
+from transfuse.jobs import series
+from transfuse.jobs.context import Context
+from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.runner import runner_of
 from transfuse.recipe.load import from_values, load
 
@@ -148,6 +151,8 @@ def test_several_processes_are_refused(monkeypatch):
     with pytest.raises(RecipeError, match="one process"):
         start(small(seeds=2))
     assert not Path("run").exists()
+    with pytest.raises(RecipeError, match="one process"):
+        series.go_on(Context(RunDir("run")))
 
 
 def test_a_run_that_was_killed_before_it_began_is_started_again(monkeypatch):

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from transfuse import models
-from transfuse.core import ranks, seeds
+from transfuse.core import seeds
 from transfuse.core.protocols import Reporter
 from transfuse.core.types import DataSet, Model
 from transfuse.data import check as data_check
 from transfuse.engine import parallel
-from transfuse.errors import RecipeError
 from transfuse.evaluate.projection import projected
 from transfuse.jobs.context import Context, Live, Run, split_ready
 from transfuse.jobs.deliver import export, finish
@@ -38,6 +37,7 @@ from transfuse.recipe.control import control_objectives
 from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.resolve import resolve, sentences
 
+ONE_PROCESS = ("features are extracted by one process", "start it as one process")
 TRAINED = ("train", "reuse")
 MAPPED = 1000  # samples that the report's map shows
 
@@ -83,6 +83,7 @@ def run(recipe: ExtractRecipe, reporter: Reporter | None = None, recipe_text: st
 
 def resume(context: Context, recipe: ExtractRecipe) -> Run:
     """Goes on with a run from its resolved recipe."""
+    opening.refuse_several_processes(*ONE_PROCESS)
     began = time.monotonic()
     data = open_data(recipe, context)
     backbone = open_backbone(recipe.model, data, recipe.seed, context.live.student)
@@ -106,8 +107,7 @@ def prepare(recipe: ExtractRecipe, context: Context) -> Ready:
     Raises:
         TransfuseError: the job would be refused.
     """
-    if ranks.world_size() > 1:
-        raise RecipeError("features are extracted by one process", where="torchrun", fix="start it as one process")
+    opening.refuse_several_processes(*ONE_PROCESS)
     with context.holding():
         return _prepared(recipe, context)
 

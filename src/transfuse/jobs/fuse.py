@@ -6,7 +6,6 @@ leaves a file and is skipped where its file is there; resuming a run is running 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +34,8 @@ from transfuse.jobs.prepare import opening
 from transfuse.recipe.fuse import FuseRecipe, WayBlock
 from transfuse.recipe.resolve import resolve, sentences
 from transfuse.recipe.ways import SINGLE
+
+ONE_PROCESS = ("a fusion runs in one process", "start it as one process; a student can be taught by several with transfuse distill")
 
 
 @dataclass
@@ -76,6 +77,7 @@ def resume(context: Context, recipe: FuseRecipe) -> Run:
     """Goes on with a run from its resolved recipe."""
     if amalgamate.asked_for(recipe):
         return amalgamate.resume(context, recipe)
+    opening.refuse_several_processes(*ONE_PROCESS)
     began = time.monotonic()
     data = open_data_of(recipe, context)
     return _run(context, Opened(recipe, {}, data, fuse_sources.open_all(recipe, data, context)), began)
@@ -111,9 +113,7 @@ def prepare(recipe: FuseRecipe, context: Context) -> Opened:
     Raises:
         TransfuseError: the job would be refused.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        fix = "start it as one process; a student can be taught by several with transfuse distill"
-        raise RecipeError("a fusion runs in one process", where="torchrun", fix=fix)
+    opening.refuse_several_processes(*ONE_PROCESS)
     context.rundir.refuse_occupied()
     data = open_data_of(recipe, context)
     for warning in data_check.check(data, train_labels=recipe.student is not None):

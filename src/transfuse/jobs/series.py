@@ -5,7 +5,6 @@ A run that is finished is skipped and one that is half-written is resumed, so go
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any
 from transfuse.core.protocols import Reporter, Silent
 from transfuse.core.types import Progress
 from transfuse.engine import parallel
-from transfuse.errors import RecipeError, RunError, TransfuseError
+from transfuse.errors import RunError, TransfuseError
 from transfuse.evaluate import budget
 from transfuse.evaluate.aggregate import over_runs
 from transfuse.jobs import export as export_run
 from transfuse.jobs import resume
 from transfuse.jobs.context import Context, Live, Run, read_figures
 from transfuse.jobs.deliver import export
+from transfuse.jobs.prepare import opening
 from transfuse.jobs.prepare.opening import commit_here, describe
 from transfuse.jobs.rundir import RunDir, default_out, environment, remove, take_student, write_json, write_text
 from transfuse.jobs.runner import runner_of
@@ -29,6 +29,7 @@ from transfuse.recipe.schema import Recipe
 from transfuse.report import series_card, series_page
 from transfuse.report.series import one_line
 
+ONE_PROCESS = ("a job of several runs runs in one process", "start it as one process, or run its runs one by one with torchrun")
 RUNS = "runs"  # the folder of the run folders
 GIVEN = "recipe.given.yaml"  # the recipe with some `auto` left to each run
 _SERIES_OWN = ("job", "seed", "seeds", "out", "export")
@@ -128,9 +129,7 @@ def begin(
     Raises:
         TransfuseError: the series would be refused.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        fix = "start it as one process, or run its runs one by one with torchrun"
-        raise RecipeError("a job of several runs runs in one process", where="torchrun", fix=fix)
+    opening.refuse_several_processes(*ONE_PROCESS)
     out = recipe.out or default_out(recipe.job)
     context = Context(RunDir(out), Once(reporter or Silent()), parallel.start(), live or Live())
     context.rundir.refuse_occupied()
@@ -146,7 +145,12 @@ def begin(
 
 
 def go_on(context: Context) -> None:
-    """Prepares the context of a series that is resumed."""
+    """Prepares the context of a series that is resumed.
+
+    Raises:
+        RecipeError: by several processes.
+    """
+    opening.refuse_several_processes(*ONE_PROCESS)
     context.reporter = Once(context.reporter)
 
 

@@ -24,12 +24,12 @@ from transfuse.engine.loader import MemoryLoader, Openers, WorkerLoader
 from transfuse.engine.loop import Outcome
 from transfuse.engine.steppers.paced import Paced
 from transfuse.engine.teacher_cache.teachers import LiveTeacher
-from transfuse.errors import ModelError
+from transfuse.errors import ModelError, RunError
 from transfuse.jobs.context import Context
 from transfuse.jobs.finetuning.pretrained import Course
 from transfuse.jobs.parts.features import Extractor
 from transfuse.jobs.parts.networks import example, restore
-from transfuse.jobs.train.stages import with_minutes_left
+from transfuse.jobs.train.stages import has_checkpoint, with_minutes_left
 from transfuse.jobs.train.training import Lesson, order_of, steps_of, teach
 from transfuse.recipe.finetune import FinetuneRecipe
 
@@ -123,7 +123,7 @@ def _phase(
     """One phase; what it was is remembered for the summary."""
     phase, path = course.phases[number], None
     if phase.head_alone and recipe.batchnorm != "train":
-        path = head_on_features(model, course, data, lesson, views)
+        path = as_it_began(context, lesson, number, head_on_features(model, course, data, lesson, views))
     if path is None:
         outcome = teach(context, model, data, lesson, views)
     else:
@@ -132,6 +132,22 @@ def _phase(
     about = {"name": phase.name or "all", "steps": steps, "seconds": round(outcome.seconds, 3), "features": path is not None}
     context.keep(f"phase.{lesson.name}.{number}", about)
     return outcome
+
+
+def as_it_began(context: Context, lesson: Lesson, number: int, path: str | None) -> str | None:
+    """The path of the head where the phase is trained on features, as it was when it began: its checkpoints are of a head or of a network.
+
+    Raises:
+        RunError: it began in one process, on features, and several go on with it.
+    """
+    key = f"begun.{lesson.name}.{number}"
+    began = context.ledger.get(key) if has_checkpoint(context, lesson.run) else None
+    if began is None:
+        context.keep(key, "features" if path is not None else "network")
+    elif began == "features" and path is None:
+        what = f"{lesson.run} began with the head alone, on features computed once, and several processes train the whole network"
+        raise RunError(what, where=str(context.rundir.path), fix="resume it as one process")
+    return None if began == "network" else path
 
 
 def head_on_features(model: Model, course: Course, data: DataSet, lesson: Lesson, views: Views) -> str | None:

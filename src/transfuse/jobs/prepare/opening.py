@@ -17,6 +17,7 @@ from transfuse.core.types import DataRequest, DataSet, Model, Samples
 from transfuse.data import check
 from transfuse.engine import parallel, precision, trackers
 from transfuse.engine.loader import free_memory_bytes, is_labelled
+from transfuse.errors import RecipeError
 from transfuse.evaluate import metrics
 from transfuse.jobs.context import Context, Live, read_figures
 from transfuse.jobs.deliver import export
@@ -118,6 +119,16 @@ def lay_out(context: Context, recipe: Recipe, recipe_text: str | None, resolved:
             write_json(context.rundir.path / "reasons.json", {"auto": dict(reasons), "notes": context.notes})
             write_text(context.rundir.resolved, dump(resolved))  # last: a folder that has it can be resumed
     ranks.barrier()
+
+
+def refuse_several_processes(what: str, fix: str) -> None:
+    """For jobs that run in one process, whether they begin or are gone on with; asked before the processes meet.
+
+    Raises:
+        RecipeError: torchrun has started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(what, where="torchrun", fix=fix)
 
 
 def reopen(path: str | Path, reporter: Reporter | None, live: Live | None) -> Context:
