@@ -365,6 +365,8 @@ def test_depth_tries_policies_on_folds_and_says_what_it_took_and_why(values):
     last = {name: np.mean(folds) for name, folds in known["rounds"][-1]["scores"].items()}
     assert last[chosen] == max(last.values())
     assert found.summary["finetune"]["policy"] == known["chosen"]
+    assert len(list(found.path.glob("depth/*/trial.json"))) == 15
+    assert not list(found.path.glob("depth/*/checkpoints")), "nobody goes on with a trial that is over"
     assert any(f"depth: {chosen} is taken" in note for note in notes(found.path))
     captions = [caption for caption, drawn in finetuning.figures(collect(found.path)) if drawn]
     assert [caption.split(":")[0] for caption in captions] == ["Policies tried, round 1", "Policies tried, round 2"]

@@ -22,7 +22,7 @@ from transfuse.jobs.finetuning import rate_finder
 from transfuse.jobs.finetuning.phases import asked_live, follow
 from transfuse.jobs.finetuning.pretrained import course_of, objectives_of, obtain_objectives, open_network
 from transfuse.jobs.parts.pools import standardised
-from transfuse.jobs.rundir import RunDir, write_json
+from transfuse.jobs.rundir import RunDir, remove, write_json
 from transfuse.jobs.train.training import Lesson, order_of, steps_of, views_of
 from transfuse.recipe.finetune import DepthBlock, FinetuneRecipe
 
@@ -132,14 +132,21 @@ def _lesson(recipe: FinetuneRecipe, name: str, pool: Samples, context: Context) 
 def _trial(
     context: Context, recipe: FinetuneRecipe, policy: Mapping[str, Any], data: DataSet, name: str, steps: int, metric: str
 ) -> dict[str, Any]:
-    """{"score", "curve": [[step, value]]} of one candidate on one fold."""
-    folder = context.rundir.path / FOLDER / name
-    known = read_figures(folder / "trial.json")
-    if known:
-        return known
-    inner = Context(RunDir(folder), _Within(context, name), context.device, context.live)
+    """{"score", "curve": [[step, value]]} of one candidate on one fold, as it is kept or from a training."""
+    folder = RunDir(context.rundir.path / FOLDER / name)
+    known = read_figures(folder.path / "trial.json") or _tried(context, recipe, policy, data, folder, steps, metric)
     if ranks.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
+        remove(folder.checkpoints)  # two whole states, of which nobody goes on
+    return known
+
+
+def _tried(
+    context: Context, recipe: FinetuneRecipe, policy: Mapping[str, Any], data: DataSet, folder: RunDir, steps: int, metric: str
+) -> dict[str, Any]:
+    """Trains one candidate on one fold and keeps how well it does."""
+    inner = Context(folder, _Within(context, folder.path.name), context.device, context.live)
+    if ranks.rank() == 0:
+        folder.path.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
     stop = recipe.train.stop.model_copy(update={"minutes": None, "patience": None, "at": None})
     train = recipe.train.model_copy(update={"steps": steps, "epochs": None, "select": "last", "stop": stop, "ema": None})
@@ -168,7 +175,7 @@ def _trial(
     curve = [[row["step"], row["metrics"][metric]] for row in rows if row["kind"] == "val"]
     known = {"score": curve[-1][1], "curve": curve}
     if ranks.rank() == 0:
-        write_json(folder / "trial.json", known)
+        write_json(folder.path / "trial.json", known)
     ranks.barrier()
     return known
 
