@@ -1,8 +1,10 @@
 """The teacher cache in whole jobs: a second student pays nothing, large heads are kept as their top, filling before training."""
 
+import gc
 import importlib.util
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +14,15 @@ from torch import nn
 
 import transfuse
 from transfuse.core.protocols import Silent
+from transfuse.data.views import BatchViews
+from transfuse.engine.loader import MemoryLoader
+from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache.listing import entries
 from transfuse.errors import RecipeError, RunError
 from transfuse.jobs import check, distill
 from transfuse.jobs.deliver import finish
 from transfuse.jobs.fill import Filling, fill, fill_with_ray
+from transfuse.jobs.parts.pools import training_pool
 from transfuse.jobs.prepare import refusals
 from transfuse.recipe.load import dump, from_values
 
@@ -254,6 +260,28 @@ def test_second_views_are_asked_about_by_objectives_of_two_views_alone_and_with_
     read_only(tmp_path / "cache")
     assert distill.run(from_values(values)).summary["teacher_forwards"] == 0
     assert sorted(entry.what for entry in entries(tmp_path / "cache") if entry.about["views"] != "exact") == stored
+
+
+def test_a_teacher_that_is_asked_about_turned_pictures_alone_is_asked_live_and_nothing_is_stored(first, tmp_path, read_only):
+    values = recipe(tmp_path, "run", teacher=first[1], objectives=["cross_entropy", {"sskd": {"preparation": 0.5}}])
+    assert fill(from_values(values)) == EXACT
+    assert all(entry.about["views"] == "exact" for entry in entries(tmp_path / "cache"))
+    read_only(tmp_path / "cache")
+    assert distill.run(from_values(values)).summary["teacher_forwards"] > 0
+    shown_upright = {**values, "objectives": ["kd", "sskd"], "cache": {"dir": str(tmp_path / "other")}}
+    assert fill(from_values(shown_upright)) == 2 * POOL + EXACT
+
+
+def test_a_teacher_is_counted_and_let_go_with_the_loader_that_it_fetched_from(first, tmp_path):
+    filling = Filling(from_values(recipe(tmp_path, "none", teacher=first[1], objectives=["kd"])))
+    oracle, pool = filling.oracles["teacher"], training_pool(filling.data)
+    loader = MemoryLoader(pool, BatchViews(None, 0), Order(len(pool), 8, 0))
+    asked, batch, held = oracle.asked(), next(iter(loader.batches(0, 1))), weakref.ref(loader)
+    oracle.teacher(pool, False, loader).answers(batch.ids, batch.views, batch.inputs)
+    del loader
+    gc.collect()
+    assert held() is None
+    assert oracle.asked() == asked + 8
 
 
 def test_room_is_wanted_for_second_views_of_teachers_that_are_asked_about_them(first, tmp_path):

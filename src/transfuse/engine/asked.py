@@ -22,3 +22,11 @@ def asked_of(objectives: Sequence[WeightedObjective]) -> Asked:
 def of_two_views(objectives: Sequence[WeightedObjective]) -> list[WeightedObjective]:
     """Those of them that compare two views of a sample: they alone ask about the second."""
     return [weighted for weighted in objectives if "two_views" in weighted.card.needs]
+
+
+def never_kept(objectives: Sequence[WeightedObjective]) -> set[str]:
+    """Teachers that are asked about turned pictures alone, live in every step: of them nothing is stored, missed or given room."""
+    turned, upright = set[str](), set[str]()
+    for weighted in objectives:
+        (turned if "rotations" in weighted.card.needs else upright).update(weighted.teachers)
+    return turned - upright

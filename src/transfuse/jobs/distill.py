@@ -16,6 +16,7 @@ from transfuse.core import ranks
 from transfuse.core.protocols import Reporter
 from transfuse.core.types import DataSet, Model, WeightedObjective
 from transfuse.engine import parallel
+from transfuse.engine.asked import never_kept
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.steppers.mutual import Mutual
 from transfuse.engine.steppers.supervised import Supervised
@@ -165,7 +166,7 @@ def obtain_student(
         shown = probing.probe(context, data, standardised(data.train, data), student, opened, objectives, recipe.seed)
         for name, samples in shown.items():
             oracles[name].forwards += samples
-    teachers = teachers_on(oracles, pool, channels_last)
+    teachers = teachers_on(oracles, pool, channels_last, never_kept(objectives))
     stepper = Mutual if peers else Supervised
     lesson = Lesson("student", pool, objectives, recipe.train, recipe.seed, context.rundir.metrics, teachers, stepper)
     learner = joined(student, peers, objectives) if peers else student

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from transfuse.core import ranks
 from transfuse.core.protocols import Reporter, Silent, Views
 from transfuse.core.types import Progress
 from transfuse.engine import parallel
-from transfuse.engine.asked import Asked, asked_of, of_two_views
+from transfuse.engine.asked import Asked, asked_of, never_kept, of_two_views
 from transfuse.engine.loader import build_loader
 from transfuse.engine.order import Order
 from transfuse.engine.teacher_cache.cached import CachedTeacher
@@ -67,20 +67,20 @@ class Filling:
         objectives = [terms.build(block, tuple(self.oracles), {}) for block in self.recipe.objectives]
         models = {name: oracle.model for name, oracle in self.oracles.items()}
         connected, _ = terms.connected(objectives, student, models, self.data, self.recipe.seed)
-        views = views_of(self.recipe.augment)
-        self.teachers = self._remembered(views, dict.fromkeys(self.oracles, ()) | asked_of(connected))
+        views, unkept = views_of(self.recipe.augment), never_kept(connected)
+        self.teachers = self._remembered(views, dict.fromkeys(self.oracles, ()) | asked_of(connected), unkept)
         if views.second is not None:
-            second = self._remembered(views.second, asked_of(of_two_views(connected)))
+            second = self._remembered(views.second, asked_of(of_two_views(connected)), unkept)
             self.teachers |= {f"{name}, second view": one for name, one in second.items()}
         self._claims = {name: teacher.logits.store.claims() for name, teacher in self.teachers.items()}
 
-    def _remembered(self, views: Views, paths: Asked) -> dict[str, CachedTeacher]:
+    def _remembered(self, views: Views, paths: Asked, unkept: Collection[str]) -> dict[str, CachedTeacher]:
         """Those of these teachers that are not asked live about such views, with the features that they answer with."""
         pool, train = training_pool(self.data), self.recipe.train
         classes = len(self.data.classes) or None
         loader = build_loader(pool, views, Order(len(pool), 1, 0), self.context.device, train.loader, 0, classes)
         channels_last = train.channels_last is True and self.data.modality == "image"
-        networks = {name: self.oracles[name] for name in paths if self.oracles[name].model.module is not None}
+        networks = {name: self.oracles[name] for name in paths if self.oracles[name].model.module is not None and name not in unkept}
         # a teacher whose features aren't kept is asked live in training, and its logits are of no use
         asked = {name: with_features(oracle.teacher(pool, channels_last, loader), paths[name]) for name, oracle in networks.items()}
         return {name: teacher for name, teacher in asked.items() if isinstance(teacher, CachedTeacher)}

@@ -105,7 +105,7 @@ def settle(
     block = block_of(recipe)
     if not isinstance(block, SpreadBlock):
         return Taught(list(objectives), oracles)
-    asked = {name: replace(oracle, forwards=0, _live=[]) for name, oracle in oracles.items()}
+    asked = {name: replace(oracle, forwards=0) for name, oracle in oracles.items()}
     said = torch.stack([oracle.outputs(pool) for oracle in asked.values()])
     keep_forwards(context, sum(oracle.asked() for oracle in asked.values()))
     covered = torch.nonzero(said.isfinite().all(2).all(0))[:, 0]  # tables may lack some samples

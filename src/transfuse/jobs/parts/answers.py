@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.protocols import Teacher, Views
-from transfuse.core.types import DataSet, Model, Samples
+from transfuse.core.types import DataSet, Model, Samples, Signals
 from transfuse.data import samples as pools
 from transfuse.data.views import BatchViews
 from transfuse.engine.loader import MemoryLoader, Openers, WorkerLoader
@@ -59,17 +59,16 @@ class Oracle:
     device: torch.device
     say: Callable[[str], None] = unheard
     forwards: int = 0
-    _live: list[Teacher] = field(default_factory=list)
 
-    def teacher(self, pool: Samples, channels_last: bool, loader: MemoryLoader | WorkerLoader) -> Teacher:
-        """The teacher that answers on a training pool."""
+    def teacher(self, pool: Samples, channels_last: bool, loader: MemoryLoader | WorkerLoader, kept: bool = True) -> Teacher:
+        """The teacher that answers on a training pool; live where its answers are not kept."""
         if self.model.table is not None:
             return TableTeacher(torch.from_numpy(table_rows(self.model, pool)), self.model.table[1])
         assert self.model.preprocess is not None
-        live = LiveTeacher(self.model.network, self.model.preprocess, loader.fetch, self.device, self.precision, channels_last)
-        self._live.append(live)
+        live = _Told(self.model.network, self.model.preprocess, loader.fetch, self.device, self.precision, channels_last)
+        live.oracle = self
         views = loader.views
-        if views.views is None:
+        if views.views is None or not kept:
             return live
         together = asked_together(self._input_shape, len(pool))
         about = self._about_views(pool, views)
@@ -144,7 +143,7 @@ class Oracle:
 
     def asked(self) -> int:
         """Samples that the teacher was shown in this process."""
-        return self.forwards + sum(live.forwards for live in self._live)
+        return self.forwards
 
     def cost(self, threads: int) -> dict[str, Any] | None:
         """Parameters, MACs, bytes and latency; remembered, since a teacher's cost doesn't change between students."""
@@ -228,6 +227,19 @@ class Oracle:
         return True
 
 
+class _Told(LiveTeacher):
+    """A live teacher that counts for its oracle, which therefore needn't keep it.
+
+    Each stage of a training has a teacher of its own, and with it goes the loader that it fetches from, which may hold the whole pool.
+    """
+
+    oracle: Oracle
+
+    def asked(self, raw: Tensor, counted: int) -> Signals:
+        self.oracle.forwards += counted
+        return super().asked(raw, counted)
+
+
 def form_of(cache: CacheBlock, columns: int) -> Dense | Top:
     """How so many logits per sample are stored."""
     if isinstance(cache.top_k, int):
@@ -251,6 +263,6 @@ def table_outputs(model: Model, samples: Samples) -> Tensor:
     return torch.where(torch.from_numpy(rows >= 0)[:, None], answers, torch.nan)
 
 
-def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool) -> Openers:
-    """The teachers as `Lesson` wants them."""
-    return {name: partial(oracle.teacher, pool, channels_last) for name, oracle in oracles.items()}
+def teachers_on(oracles: Mapping[str, Oracle], pool: Samples, channels_last: bool, unkept: Collection[str] = ()) -> Openers:
+    """The teachers as `Lesson` wants them; of those in `unkept` nothing is stored."""
+    return {name: partial(oracle.teacher, pool, channels_last, kept=name not in unkept) for name, oracle in oracles.items()}

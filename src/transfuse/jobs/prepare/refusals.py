@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from transfuse.core.types import DataSet, Model, WeightedObjective
-from transfuse.engine.asked import asked_of, of_two_views
+from transfuse.engine.asked import asked_of, never_kept, of_two_views
 from transfuse.engine.order import Order
 from transfuse.engine.stages import plan
 from transfuse.engine.teacher_cache.forms import Dense
@@ -44,7 +43,7 @@ def refuse(recipe: DistillRecipe, data: DataSet, student: Model, teachers: Mappi
         if recipe.teachers[name].train is None:
             refuse_speechless(f"teachers.{name}", model, data)
     assert isinstance(recipe.objectives, list)
-    objectives = [terms.build(block, tuple(teachers), copy.deepcopy(dict(live.objectives))) for block in recipe.objectives]
+    objectives = [terms.build(block, tuple(teachers), live.objectives) for block in recipe.objectives]
     asked = {name: with_head_of(student, model, data) for name, model in teachers.items()}
     connected, _ = terms.connected(objectives, student, asked, data, recipe.seed)
     refuse_gaps(connected, asked, data)
@@ -125,7 +124,9 @@ def refuse_small(recipe: DistillRecipe, data: DataSet, teachers: Mapping[str, Mo
     form = form_of(cache, data.outputs)
     exact = file_bytes(len(data.val) + len(data.test), Dense((data.outputs,), "fp32").bytes)
     twice = set() if recipe.augment.second is None else asked_of(of_two_views(objectives)).keys() & set(asked)
-    needed = (len(asked) + len(twice)) * int(recipe.augment.views) * file_bytes(pool, form.bytes) + len(asked) * exact
+    unkept = never_kept(objectives)
+    times = len({*asked} - unkept) + len(twice - unkept)
+    needed = times * int(recipe.augment.views) * file_bytes(pool, form.bytes) + len(asked) * exact
     fix = "use fewer augment.views, a smaller cache.top_k, or augment.views=fresh, which asks the teacher live"
     if needed > cache.max_bytes:
         what = f"the teachers' answers take {in_words(needed)}, the cache may take {in_words(cache.max_bytes)}"
@@ -187,11 +188,12 @@ def refuse_incomplete(recipe: DistillRecipe, data: DataSet, teachers: Mapping[st
         if recipe.augment.views == "fresh" or any(block.train is not None for block in recipe.teachers.values()):
             raise
         views, pool = views_of(recipe.augment), training_pool(data)
-        first, second = asked_of(objectives), asked_of(of_two_views(objectives))
+        first, second, unkept = asked_of(objectives), asked_of(of_two_views(objectives)), never_kept(objectives)
         for name, model in teachers.items():
             oracle = Oracle(name, model, data, recipe.cache, recipe.train.precision, torch.device("cpu"))
-            complete = oracle.is_complete(pool, views, first.get(name, ())) and oracle.knows(data.val) and oracle.knows(data.test)
-            if complete and views.second is not None and name in second:
+            complete = name in unkept or oracle.is_complete(pool, views, first.get(name, ()))
+            complete = complete and oracle.knows(data.val) and oracle.knows(data.test)
+            if complete and views.second is not None and name in second and name not in unkept:
                 complete = oracle.is_complete(pool, views.second, second[name])
             if not complete:
                 raise
