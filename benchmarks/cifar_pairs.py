@@ -39,7 +39,8 @@ BUDGET: dict[str, Any] = {
 }
 REDUCTION = (
     "3,000 training pictures (300 of each class) instead of 50,000 and 12 epochs (562 steps of 64) instead of the usual 240; 8 views a "
-    "picture. So it shows what an objective does in the first minutes with few pictures, not where it ends after a full training."
+    "picture; the number format stands in each row. So it shows what an objective does in the first minutes with few pictures, not where "
+    "it ends after a full training."
 )
 CHOICE = (
     "The optimiser was changed once, after a look at results: with SGD at 0.05, kd at seed 0 lost 5.3 points on the reporting half "
