@@ -197,7 +197,7 @@ def correct(folder: Path, model: str) -> np.ndarray:
 
 
 def row(folders: dict[int, Path]) -> dict[str, Any]:
-    """One objective over its seeds, and the number format that it ran in. The gain is the mean over seeds; its interval is a paired bootstrap over pictures.
+    """One objective over its seeds. The gain is the mean over seeds; its interval is a paired bootstrap over pictures.
 
     Args:
         folders: of the finished runs, by seed.
