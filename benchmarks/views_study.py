@@ -1,6 +1,7 @@
 """What a finite number of views costs: accuracy at 1, 2, 4, 8, 16, 32 views and fresh ones, on a short and on a long schedule.
 
-    nice -n 19 python -m benchmarks.views_study --work DIR
+    nice -n 19 python -m benchmarks.views_study --work DIR     goes on where it was
+    python -m benchmarks.views_study --draw                 the plot from the result file
 
 A published ResNet-20 teaches a plain ConvNet on 2,000 pictures of CIFAR-10 with random crops and flips. A run is an ordinary job; its
 figures are kept in DIR when it ends, and a study that is started again goes on with the runs that are missing. Every run has the same
@@ -26,6 +27,7 @@ from scipy import stats
 import transfuse
 from benchmarks import data, real_weights, results
 
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "views_study.svg"
 VIEWS = (1, 2, 4, 8, 16, 32)
 EPOCHS = {"short": 8, "long": 64}
 SEEDS = range(5)
@@ -137,9 +139,41 @@ def summarise(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Points lost to fresh views against the number of views, one panel a schedule, on both parts of the pictures; bars are intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for panel, (schedule, epochs) in zip(figure.subplots(1, 2, sharey=True), EPOCHS.items(), strict=True):
+        arms = [views for views in VIEWS if views < epochs]
+        for part, colour, shift in (("choosing", "#0f766e", -0.06), ("reporting", "#94a3b8", 0.06)):
+            rows = [found[schedule][f"{part}, minus fresh"][str(views)] for views in arms]
+            means = [100 * row["mean"] for row in rows]
+            spans = [[100 * (row["mean"] - row["low"]) for row in rows], [100 * (row["high"] - row["mean"]) for row in rows]]
+            places = [place + shift for place in range(len(arms))]
+            panel.errorbar(
+                places, means, yerr=spans, fmt="o-", color=colour, linewidth=1, capsize=3, markersize=4, label=f"{part} pictures"
+            )
+        panel.axhline(0, color="#1f2937", linewidth=0.8)
+        panel.set_xticks(range(len(arms)), [str(views) for views in arms])
+        panel.set_title(f"{schedule}: {epochs} epochs", fontsize=10)
+        panel.set_xlabel("views of each sample", fontsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.axes[0].set_ylabel("points beside fresh views\n(5 seeds, 95 % interval)", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
 @click.command(help=__doc__)
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="folder for what the study keeps while it runs")
-def main(work: Path) -> None:
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("runs/views_study"), help="folder for what the study keeps while it runs"
+)
+@click.option("--draw", "only_draw", is_flag=True, help="draw the plot from the result file")
+def main(work: Path, only_draw: bool) -> None:
+    if only_draw:
+        draw(json.loads((results.FOLDER / "views_study.json").read_text()), FIGURE)
+        return
     work.mkdir(parents=True, exist_ok=True)
     ledger = work / "runs.json"
     runs: dict[str, dict[str, Any]] = json.loads(ledger.read_text()) if ledger.exists() else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from transfuse.recipe.load import from_text
+from transfuse.recipe.resolve import DEFAULT_VIEWS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -71,6 +72,15 @@ def test_the_speeds_beside_peers_are_those_of_their_result_file():
     warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
     assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
     assert f"the student alone is {speed['student alone']:.1f} times as fast" in text
+
+
+def test_the_default_number_of_views_follows_from_the_study_that_the_page_quotes():
+    study = json.loads((ROOT / "benchmarks/results/views_study.json").read_text())["long"]["choosing, minus fresh"]
+    harmless = [int(views) for views, row in study.items() if row["low"] <= 0 <= row["high"] and row["mean"] > -0.002]
+    assert min(harmless) == DEFAULT_VIEWS
+    text = (ROOT / "docs/cache.md").read_text(encoding="utf-8").replace("−", "-")
+    for views, row in study.items():
+        assert f" {100 * row['mean']:+.2f} ({100 * row['low']:+.2f} to {100 * row['high']:+.2f}) |\n" in text, views
 
 
 def test_the_figures_of_digits_for_mnist_are_those_of_their_result_file():

@@ -25,7 +25,7 @@ from transfuse.recipe.schema import Recipe
 __all__ = ["Facts", "control_key_values", "control_objectives", "resolve", "sentences"]
 
 DEFAULT_EPOCHS = 30.0
-DEFAULT_VIEWS = 8
+DEFAULT_VIEWS = 8  # the fewest that cost no accuracy beside fresh ones: docs/cache.md, benchmarks/results/views_study.json
 COMPILE_PAYS_AFTER = 2000  # steps; before that, compiling costs more than it saves
 MOST_WORKERS = 8
 PRIMARY_METRIC: dict[TaskName, str] = {"classification": "accuracy", "multilabel": "f1", "regression": "rmse"}
@@ -46,6 +46,14 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         RecipeError: an objective's needs are not met, or two values contradict each other; one line per problem.
     """
     return _Resolution(recipe, facts).done()
+
+
+def resolve_data(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The same for a job that trains nothing: of its recipe, only the data can be undecided."""
+    found = _Resolution(recipe, facts)
+    for key in recipe.data_blocks:
+        found.data(_value_at(found.values, key.split(".")), key)
+    return type(recipe).model_validate(found.values), found.reasons
 
 
 def sentences(recipe: Recipe, reasons: Mapping[str, str]) -> list[str]:
