@@ -1,7 +1,7 @@
 """Which objectives help a real student: ResNet-56 with its published weights teaches ResNet-20 on CIFAR-10, once per objective.
 
     python -m benchmarks.cifar_pairs run       every run that is not finished yet, each in a process of its own; stop and start it at will
-    python -m benchmarks.cifar_pairs collect   writes benchmarks/results/cifar_pairs.json from what is finished
+    python -m benchmarks.cifar_pairs collect   writes benchmarks/results/cifar_pairs.json from what is finished, here or earlier
 
 One schedule for all, `weight: auto` for every term, nothing tuned per method. Every recipe is cross_entropy beside the one objective;
 the control is cross_entropy alone. The schedule is reduced so that two cores can run it: `REDUCTION` says how.
@@ -25,7 +25,9 @@ from transfuse import objectives
 from transfuse.data.splits import held_out
 from transfuse.evaluate.statistics import RESAMPLES, bootstrap, over_seeds
 
-PICTURES = 3000
+PICTURES, REPORTING = 3000, 1000
+BY_PICTURE = "cifar_pairs_by_picture"
+"""The result file with every run's right and wrong pictures, so that seeds can be added on another day or machine."""
 BUDGET: dict[str, Any] = {
     "train": {
         "epochs": 12,
@@ -196,54 +198,77 @@ def correct(folder: Path, model: str) -> np.ndarray:
         return (kept["outputs"].argmax(1) == kept["labels"])[np.argsort(kept["ids"])]
 
 
-def row(folders: dict[int, Path]) -> dict[str, Any]:
+def found_in(folder: Path) -> dict[str, Any]:
+    """What the table needs of one finished run, small enough to be kept for good: which pictures were right, bit by bit in hex."""
+    bits = {model: np.packbits(correct(folder, model)).tobytes().hex() for model in ("student", "control")}
+    return {**bits, "commit": _read(folder.with_suffix(".json"))["commit"], "precision": BUDGET["train"]["precision"]}
+
+
+def _right(run: dict[str, Any], model: str) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(run[model]), dtype=np.uint8), count=REPORTING).astype(float)
+
+
+def row(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One objective over its seeds. The gain is the mean over seeds; its interval is a paired bootstrap over pictures.
 
     Args:
-        folders: of the finished runs, by seed.
+        runs: by seed, as `found_in` gives them.
     """
-    student, control = (np.stack([correct(folder, model) for folder in folders.values()]).astype(float) for model in ("student", "control"))
+    student, control = (np.stack([_right(run, model) for run in runs.values()]) for model in ("student", "control"))
     gained = student - control
-    per_picture, n = gained.mean(0), gained.shape[1]
-    interval = bootstrap(n, {"gain": lambda weights: weights @ per_picture / n})["gain"]
+    per_picture = gained.mean(0)
+    interval = bootstrap(REPORTING, {"gain": lambda weights: weights @ per_picture / REPORTING})["gain"]
     assert interval is not None
     return {
         "verdict": verdict(interval),
         "gain": round(float(per_picture.mean()), 5),
         "interval": [round(bound, 5) for bound in interval],
-        "seeds": list(folders),
+        "seeds": [int(seed) for seed in runs],
         "gains": [round(float(value), 5) for value in gained.mean(1)],
         "accuracies": [round(float(value), 5) for value in student.mean(1)],
         "controls": [round(float(value), 5) for value in control.mean(1)],
-        "precision": BUDGET["train"]["precision"],
-        "commits": sorted({_read(folder.with_suffix(".json"))["commit"] for folder in folders.values()}),
+        "precision": " and ".join(sorted({run["precision"] for run in runs.values()})),
+        "commits": sorted({run["commit"] for run in runs.values()}),
     }
 
 
+def merged(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every run that is known, by objective and seed: those of the folder and those that an earlier `collect` kept."""
+    known = _read(results.FOLDER / f"{BY_PICTURE}.json").get("runs", {})
+    for name, seed in plan():
+        folder = folder_of(work, name, seed)
+        if (folder / "summary.json").exists():
+            known.setdefault(name, {})[str(seed)] = found_in(folder)
+    return {name: dict(sorted(runs.items())) for name, runs in known.items()}
+
+
 def collect(work: Path) -> dict[str, Any]:
-    """All finished runs as the figures of the result file; a row that has no run in the folder stays as an earlier call wrote it."""
-    planned = plan()
-    earlier = _read(results.FOLDER / "cifar_pairs.json").get("objectives", {})
+    """All known runs as the figures of the result file; a row of which only its figures are known stays as an earlier call wrote it."""
+    planned, known = plan(), merged(work)
+    before = _read(results.FOLDER / "cifar_pairs.json")
+    earlier, taught = before.get("objectives", {}), folder_of(work, "kd", SEEDS[0])
     rows: dict[str, Any] = {}
     for name in dict.fromkeys(name for name, _ in planned):
-        finished = {seed: folder_of(work, name, seed) for one, seed in planned if one == name}
-        finished = {seed: folder for seed, folder in finished.items() if (folder / "summary.json").exists()}
-        if finished:
-            rows[name] = row(finished) | ({"note": NOTES[name]} if name in NOTES else {})
+        if name in known:
+            rows[name] = row(known[name]) | ({"note": NOTES[name]} if name in NOTES else {})
         elif name in earlier:
             rows[name] = earlier[name]
+    results.write(BY_PICTURE, {"pictures": REPORTING, "order": "by id, as the held-out half is reported", "runs": known})
     failures = _read(work / "failures.json")
-    kd = {seed: folder_of(work, "kd", seed) for seed in SEEDS if (folder_of(work, "kd", seed) / "summary.json").exists()}
-    controls = over_seeds([float(correct(folder, "control").mean()) for folder in kd.values()])
+    controls = over_seeds(rows["kd"]["controls"])
     return {
         "pair": "ResNet-56 (published weights, 853,018 parameters) teaches ResNet-20 (269,722 parameters), CIFAR-10",
         "reduction": REDUCTION,
         "choice": CHOICE,
         "budget": BUDGET,
-        "pictures": {"train": PICTURES, "choosing": 1000, "reporting": int(correct(kd[SEEDS[0]], "student").size)},
+        "pictures": {"train": PICTURES, "choosing": 1000, "reporting": REPORTING},
         "resamples": RESAMPLES,
-        "teacher": round(float(correct(kd[SEEDS[0]], "teacher").mean()), 5),
-        "control": {"seeds": list(kd), "mean": round(controls.mean, 5), "std": None if controls.std is None else round(controls.std, 5)},
+        "teacher": round(float(correct(taught, "teacher").mean()), 5) if taught.exists() else before["teacher"],
+        "control": {
+            "seeds": rows["kd"]["seeds"],
+            "mean": round(controls.mean, 5),
+            "std": None if controls.std is None else round(controls.std, 5),
+        },
         "objectives": rows,
         "not_run": {name: reason for name in objectives.names() if (reason := reason_against(name))},
         "failed": {key: failure["error"][-1] for key, failure in failures.items()},

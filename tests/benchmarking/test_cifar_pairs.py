@@ -31,21 +31,38 @@ def test_a_verdict_needs_the_whole_interval_on_one_side_of_zero(interval, expect
 
 
 def test_a_gain_is_paired_by_picture_and_averaged_over_seeds(tmp_path):
-    random = np.random.default_rng(0)
-    control = random.random(200) < 0.5
-    better = control | (random.random(200) < 0.5)
+    random, n = np.random.default_rng(0), cifar_pairs.REPORTING
+    control = random.random(n) < 0.5
+    better = control | (random.random(n) < 0.5)
     folders = {
-        0: finished(tmp_path / "kd-0", better, control, order=random.permutation(200)),
+        0: finished(tmp_path / "kd-0", better, control, order=random.permutation(n)),
         1: finished(tmp_path / "kd-1", control, control),
     }
-    row = cifar_pairs.row(folders)
+    row = cifar_pairs.row({str(seed): cifar_pairs.found_in(folder) for seed, folder in folders.items()})
     gain = (better.mean() - control.mean()) / 2
     assert row["gain"] == pytest.approx(gain, abs=1e-5)
     assert row["gains"] == pytest.approx([2 * gain, 0], abs=1e-5)
     # paired by hand: the bootstrap's width is that of the per-picture differences, far below that of two independent accuracies
-    width = 2 * 1.96 * ((better.astype(float) - control) / 2).std() / np.sqrt(200)
+    width = 2 * 1.96 * ((better.astype(float) - control) / 2).std() / np.sqrt(n)
     assert row["interval"][1] - row["interval"][0] == pytest.approx(width, rel=0.15)
     assert row["verdict"] == "helps"
+
+
+def test_seeds_of_another_day_are_kept_and_new_ones_join_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar_pairs.results, "FOLDER", tmp_path)
+    random, n = np.random.default_rng(0), cifar_pairs.REPORTING
+    rights = [random.random((2, n)) < 0.5 for _ in range(2)]
+    for seed, (student, control) in enumerate(rights):
+        work = tmp_path / f"day {seed}"
+        finished(cifar_pairs.folder_of(work, "kd", seed), student, control)
+        collected = cifar_pairs.collect(work)
+        cifar_pairs.results.write("cifar_pairs", collected)
+    row = collected["objectives"]["kd"]
+    assert row["seeds"] == [0, 1]
+    assert row["accuracies"] == pytest.approx([student.mean() for student, _ in rights], abs=1e-5)
+    assert row["controls"] == pytest.approx([control.mean() for _, control in rights], abs=1e-5)
+    assert "kd-2" in collected["pending"]
+    assert "kd-1" not in collected["pending"]
 
 
 def test_every_objective_is_planned_or_has_a_reason_against_it():
