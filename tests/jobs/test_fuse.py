@@ -363,6 +363,26 @@ def test_copies_of_one_make_are_merged_and_strangers_are_told_why_not(values, tm
     assert not Path(alone.out).exists()
 
 
+def test_fisher_information_of_labels_is_of_the_classes_whatever_order_the_sources_have_them_in(values, tmp_path):
+    said = []
+    for turn, classes in enumerate((DIGITS, DIGITS[::-1])):
+        listed = {}
+        for seed in range(2):
+            model = trained("", 0, make=("builtin:mlp", {"widths": [32]}, Preprocess(scale=1 / 255), DIGITS))
+            last = model.network.linear
+            with torch.no_grad():
+                for parameter in model.network.parameters():
+                    parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+                for tensor in (last.weight, last.bias) if turn else ():
+                    tensor.copy_(tensor.flip(0))
+            model.classes = classes
+            save_model(model, tmp_path / f"{turn}{seed}.safetensors", {})
+            listed[f"m{seed}"] = f"file:{tmp_path / f'{turn}{seed}'}.safetensors"
+        run = fuse.run(from_values(values(sources=listed, how={"weights.fisher": {"labels": "data", "samples": 64}})))
+        said.append(kept(run, "student")["outputs"])
+    assert np.allclose(said[0], said[1], atol=1e-4)
+
+
 def silent_digits(path):
     """Digits as arrays, the training part without labels."""
     data = open_data("bundled:digits", DataRequest())

@@ -71,11 +71,13 @@ class Calibration:
             absent (-1, NaN) for rules whose card doesn't need them.
         loss: (outputs, labels) -> the task's loss per sample, float [batch], NaN for one without a label; None where no sample has one.
         evaluate: a network -> its figure on validation data, higher is better; never test data.
+        arrange: a network's outputs -> those that the labels speak of, in their order; None: they are that already. `loss` does it itself.
     """
 
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     evaluate: Callable[[nn.Module], float] | None = None
+    arrange: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass

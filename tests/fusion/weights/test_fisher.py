@@ -1,5 +1,7 @@
 """Fisher-weighted mean."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,32 @@ def test_empirical_information_is_the_mean_of_squared_gradients_not_the_square_o
     gradient = torch.einsum("nk,ni->nki", torch.eye(3, dtype=torch.float64)[labels] - p, inputs)
     found = diagonal_information(network, iter([(inputs, labels)]), labels="data")["weight"]
     assert torch.allclose(found, gradient.square().mean(0), rtol=1e-5)
+
+
+def test_outputs_in_another_order_than_the_labels_are_arranged():
+    order = [2, 0, 1]  # class k is output order[k]; the fourth output is no class of the data
+    torch.manual_seed(0)
+    plain = [nn.Linear(3, 4, bias=False) for _ in range(2)]
+    chosen = [nn.Linear(3, 3, bias=False) for _ in plain]
+    for network, own in zip(plain, chosen, strict=True):
+        own.weight.data = network.weight.data[order].clone()
+    inputs, labels = torch.randn(12, 3), torch.arange(12) % 3
+    given = calibration(inputs, labels=labels)
+    for rule in (Fisher(labels="data", check_origin=False), Fisher(check_origin=False)):
+        wanted = rule.merge(parents(*chosen), given).module.weight
+        made = rule.merge(parents(*plain), replace(given, arrange=lambda outputs: outputs[:, order])).module.weight
+        assert torch.allclose(made[order], wanted, atol=1e-6)
+        assert torch.allclose(made[3], (plain[0].weight[3] + plain[1].weight[3]) / 2, atol=1e-6)  # no class depends on it
+
+
+def test_a_single_logit_is_that_of_the_second_of_two_classes():
+    network = nn.Linear(3, 1, bias=False).double()
+    inputs, labels = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1, 0])
+    p = network(inputs).sigmoid().detach()
+    found = diagonal_information(network, iter([(inputs, labels)]))["weight"]
+    assert torch.allclose(found, (p * (1 - p) * inputs.square()).mean(0, keepdim=True), rtol=1e-6)
+    found = diagonal_information(network, iter([(inputs, labels)]), labels="data")["weight"]
+    assert torch.allclose(found, ((labels[:, None] - p).square() * inputs.square()).mean(0, keepdim=True), rtol=1e-6)
 
 
 def test_missing_labels_and_samples_are_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -61,11 +61,22 @@ def fisher(
     return combined(states, rule, shares)
 
 
-def diagonal_information(network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], labels: Labels = "model") -> dict[str, Tensor]:
-    """F = mean over samples of E_y (d log p(y | x) / d w)^2, by parameter name.
+def diagonal_information(
+    network: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    labels: Labels = "model",
+    arrange: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """F = mean over samples of E_y (d log p(y | x) / d w)^2, by parameter name; a single logit z is read as (0, z).
 
     model: the expectation over the network's own classes, exactly, but for classes below probability 1e-4; the paper samples y from it.
     data: y is the sample's label (the "empirical Fisher").
+
+    Args:
+        network: whose outputs are logits.
+        batches: inputs, and labels where `labels` is data.
+        labels: where y comes from.
+        arrange: see `Calibration`; p is the softmax over what it gives.
 
     Raises:
         ModelError: there are no samples, or a label is missing.
@@ -74,7 +85,7 @@ def diagonal_information(network: nn.Module, batches: Iterator[tuple[Tensor, Ten
     sums, count = {name: torch.zeros_like(value) for name, value in parameters.items()}, 0
     for inputs, given in batches:
         for row in range(len(inputs)):
-            log_p = at_least_fp32(network(inputs[row : row + 1])).log_softmax(1)[0]
+            log_p = _log_probabilities(network(inputs[row : row + 1]), arrange)
             for label, probability in _possible(log_p.detach().exp(), given[row], labels):
                 gradients = torch.autograd.grad(log_p[label], list(parameters.values()), retain_graph=True, allow_unused=True)
                 for name, gradient in zip(parameters, gradients, strict=True):
@@ -84,6 +95,14 @@ def diagonal_information(network: nn.Module, batches: Iterator[tuple[Tensor, Ten
     if not count:
         raise ModelError("there are no calibration samples to estimate the Fisher information on")
     return {name: (value / count).detach() for name, value in sums.items()}
+
+
+def _log_probabilities(outputs: Tensor, arrange: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Of one sample, class by class."""
+    logits = at_least_fp32(outputs if arrange is None else arrange(outputs))
+    if logits.shape[1] == 1:  # the log-odds of the second of two classes: a softmax over it alone would be 1, and its gradient 0
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    return logits.log_softmax(1)[0]
 
 
 def _possible(probabilities: Tensor, given: Tensor, labels: Labels) -> list[tuple[int, float]]:
@@ -123,6 +142,6 @@ class Fisher:
         information = []
         for source in sources:
             network = copy.deepcopy(unwrapped(source.module)).eval()  # gradients of a copy: the source's own stay as they are
-            information.append(diagonal_information(network, opening.data.batches(self.samples), self.labels))
+            information.append(diagonal_information(network, opening.data.batches(self.samples), self.labels, opening.data.arrange))
         weights = [source.weight for source in sources]
         return finished(opening, fisher(opening.states, information, weights, self.floor), self.repair, weights=weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -112,7 +113,10 @@ def mergeable(sources: Mapping[str, Source]) -> tuple[str | None, bool]:
 
 
 def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibration:
-    """Training samples in a fixed random order, the task's loss where some have a label, and the metric on validation, higher is better."""
+    """Training samples in a fixed random order, the task's loss where some have a label, and the metric on validation, higher is better.
+
+    Labels are the data's; a member's plain network may have their classes in another order, which `arranged` puts right.
+    """
     data = panel.data
     labels = standardised(data.train, data).labels
     order = torch.randperm(len(data.train), generator=seeds.generator(recipe.seed, "fuse", "calibration"))
@@ -135,7 +139,7 @@ def calibration_of(recipe: FuseRecipe, panel: Panel, member: Member) -> Calibrat
     def loss(outputs: Tensor, found: Tensor) -> Tensor:
         return task_loss(data.task, arranged(member, outputs), found)
 
-    return Calibration(batches, loss if bool(is_labelled(labels).any()) else None, evaluate)
+    return Calibration(batches, loss if bool(is_labelled(labels).any()) else None, evaluate, partial(arranged, member))
 
 
 def arranged(member: Member, outputs: Tensor) -> Tensor:
