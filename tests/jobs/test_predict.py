@@ -209,3 +209,39 @@ def test_a_csv_cell_with_a_comma_stays_one_cell():
     rows = [{"input": "a", "error": "no, it can't"}, {"input": "b", "class": "x,y", "probability": 1.0, "probabilities": {"x,y": 1.0}}]
     cells = list(csv.reader(io.StringIO("\n".join(written(rows, "csv")))))
     assert cells == [["input", "class", "probability", "x,y", "error"], ["a", "", "", "", "no, it can't"], ["b", "x,y", "1.0", "1.0", ""]]
+
+
+@pytest.mark.parametrize(
+    ("row", "header", "cells"),
+    [
+        (
+            {"class": "class", "probability": 0.7, "probabilities": {"class": 0.7, "probability": 0.2, "input": 0.1}},
+            ["class", "probability", "class", "probability", "input"],
+            ["class", "0.7", "0.7", "0.2", "0.1"],
+        ),
+        (
+            {"classes": ["probability", "b"], "probabilities": {"probability": 0.9, "b": 0.8}},
+            ["classes", "probability", "b"],
+            ["probability;b", "0.9", "0.8"],
+        ),
+        ({"predictions": {"class": 1.5, "probability": -2.0}}, ["class", "probability"], ["1.5", "-2.0"]),
+    ],
+)
+def test_a_class_or_a_target_may_be_called_as_a_column_is(row, header, cells):
+    from transfuse.jobs.deliver.predictions import lines as written
+
+    rows = [{"input": "bad", "error": "torn"}, {"input": "a", **row}]
+    found = list(csv.reader(io.StringIO("\n".join(written(rows, "csv")))))
+    assert found == [["input", *header, "error"], ["bad", *[""] * len(header), "torn"], ["a", *cells, ""]]
+
+
+def test_a_csv_with_only_the_largest_probabilities_keeps_every_column():
+    from transfuse.jobs.deliver.predictions import lines as written
+
+    rows = [
+        {"input": name, "class": best, "probability": 0.9, "probabilities": {"x": 0.1, "y": 0.1, best: 0.9}}
+        for name, best in (("a", "x"), ("b", "y"))
+    ]
+    found = list(csv.reader(io.StringIO("\n".join(written(rows, "csv", top=1)))))
+    assert found[0] == ["input", "class", "probability", "x", "y", "error"]
+    assert [row[3:5] for row in found[1:]] == [["0.9", ""], ["", "0.9"]]

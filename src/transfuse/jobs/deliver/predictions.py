@@ -46,23 +46,23 @@ def lines(rows: Iterable[Mapping[str, Any]], form: str, top: int | None = None) 
         form: "jsonl" or "csv".
         top: keep only so many of the largest probabilities; a CSV keeps all columns and leaves the others empty.
     """
-    shortened = (_largest(row, top) for row in rows)
     if form == "jsonl":
-        for row in shortened:
-            yield json.dumps(row, ensure_ascii=False)
+        for row in rows:
+            yield json.dumps(_largest(row, top), ensure_ascii=False)
         return
-    names, waiting = None, []
-    for row in shortened:
-        if names is None and "error" in row:
+    header: tuple[list[str], list[str]] | None = None
+    waiting = []
+    for row in rows:
+        if header is None and "error" in row:
             waiting.append(row)
             continue
-        if names is None:
-            names = _header(row)
-            yield _csv([*names, "error"])
+        if header is None:
+            header = _header(row)
+            yield _csv([*header[0], *header[1], "error"])
             for earlier in waiting:
-                yield _csv(_cells(earlier, names))
-        yield _csv(_cells(row, names))
-    if names is None and waiting:
+                yield _csv(_cells(earlier, *header))
+        yield _csv(_cells(_largest(row, top), *header))
+    if header is None and waiting:
         yield _csv(["input", "error"])
         for row in waiting:
             yield _csv([row["input"], row["error"]])
@@ -75,16 +75,18 @@ def _largest(row: Mapping[str, Any], top: int | None) -> Mapping[str, Any]:
     return {**row, "probabilities": dict(kept)}
 
 
-def _header(row: Mapping[str, Any]) -> list[str]:
-    said = [key for key in row if key not in ("probabilities", "predictions")]
-    return [*said, *(row.get("probabilities") or row.get("predictions") or {})]
+def _header(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(columns of the row itself, columns of its values), apart because a class or a target may have any name, "class" too."""
+    return [key for key, value in row.items() if not isinstance(value, dict)], [*_values(row)]
 
 
-def _cells(row: Mapping[str, Any], names: list[str]) -> list[Any]:
-    values = {**(row.get("probabilities") or row.get("predictions") or {})}
-    said = {key: _SEVERAL.join(value) if isinstance(value, list) else value for key, value in row.items() if not isinstance(value, dict)}
-    own = [name for name in ("input", "class", "classes", "probability") if name in names[:3]]
-    return [*(said.get(name, "") for name in own), *(values.get(name, "") for name in names[len(own) :]), row.get("error", "")]
+def _values(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return row.get("probabilities") or row.get("predictions") or {}
+
+
+def _cells(row: Mapping[str, Any], own: list[str], values: list[str]) -> list[Any]:
+    said = [_SEVERAL.join(row[key]) if isinstance(row.get(key), list) else row.get(key, "") for key in own]
+    return [*said, *(_values(row).get(name, "") for name in values), row.get("error", "")]
 
 
 def _csv(cells: list[Any]) -> str:
