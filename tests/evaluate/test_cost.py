@@ -58,6 +58,30 @@ def test_shared_parameters_count_once():
     assert measure(Tied(), torch.zeros(2, 3, dtype=torch.long), runs=5)["parameters"] == 160 + 16
 
 
+class Graph(nn.Module):
+    """Answers as a graph in a file does, whose weights and operators aren't torch's."""
+
+    stored_bytes = 1234
+
+    def forward(self, inputs):
+        return torch.from_numpy(inputs.numpy()[:, :2] * 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "runtime"),
+    [(Graph(), "onnxruntime"), (nn.Sequential(nn.Linear(4, 4).requires_grad_(False), Graph()), "torch and onnxruntime")],
+)
+def test_of_a_graph_that_torch_does_not_run_only_bytes_and_latency_are_known(module, runtime):
+    cost = measure(module, torch.randn(3, 4), runs=5)
+    unseen = ("parameters", "macs", "macs_leave_out", "memory")
+    assert [cost[key] for key in unseen] == [None] * 4
+    assert {cost["reasons"][key] for key in (*unseen, "latency_ms.dtype")} == {"a graph that onnxruntime runs"}
+    assert cost["latency_ms"]["runtime"] == runtime
+    assert cost["latency_ms"]["dtype"] is None
+    assert cost["bytes"] == tensor_bytes(module) >= 1234
+    assert cost["latency_ms"]["batch_8"]["p50"] > 0
+
+
 def test_measuring_leaves_the_module_and_the_threads_as_they_were():
     module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4)).train()
     module[2].eval()

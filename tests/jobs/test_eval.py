@@ -133,6 +133,24 @@ def test_other_parts_of_live_data_and_regression_in_original_units(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_costs_of_a_graph_are_not_given_as_none_at_all(finished, tmp_path, capsys):
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    file = transfuse.export(finished, "onnx", out=tmp_path / "graph")["onnx"]
+    assert (
+        command(["eval", f"models={{run: 'run:{finished.path}', graph: 'onnx:{file}'}}", "data=bundled:digits", f"out={tmp_path / 'e'}"])
+        == 0
+    )
+    graph = json.loads((tmp_path / "e" / "summary.json").read_text())["models"]["graph"]
+    assert (graph["parameters"], graph["macs"], graph["latency_ms"]["runtime"]) == (None, None, "onnxruntime")
+    assert graph["bytes"] > file.stat().st_size
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert "batch 1) in onnxruntime, 1 thread; torch, float32, 1 thread" in page
+    assert "can&#39;t be compared" in page
+    assert "None" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_budget_is_met_or_missed(finished, tmp_path):
     limits = {"bytes": 3000, "latency_ms": 1e-9}
     found = transfuse.eval(finished, out=tmp_path / "e", more={"budget": limits, "top_k": [3, 1]})

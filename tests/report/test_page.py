@@ -85,6 +85,25 @@ def test_the_numbers_are_embedded_as_they_are_in_summary_json(ten):
     assert float(rows["teacher", "accuracy"]["low"]) == summary["teachers"]["teacher"]["intervals"]["accuracy"][0]
 
 
+def test_costs_that_a_model_does_not_have_are_left_empty_and_its_runtime_is_told(ten, tmp_path):
+    shutil.copytree(ten[0], tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    graph = summary["teachers"]["teacher"]
+    graph |= {"parameters": None, "macs": None, "macs_leave_out": None, "memory": None}
+    graph["reasons"] = {"parameters": "a graph that onnxruntime runs"}
+    graph["latency_ms"] |= {"runtime": "onnxruntime", "dtype": None}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    row = next(row for row in table.rows(summary) if row["model"] == "teacher")
+    assert (row["parameters"], row["MACs"], row["latency"]) == ("", "", "2.31 ms")
+    assert table.latency_note(summary).endswith("in torch, float32, 1 thread; teacher in onnxruntime, 1 thread.")
+    found = read(tmp_path / "run")
+    assert "parameters: a graph that onnxruntime runs (teacher)" in found.words
+    links = {attributes["download"]: attributes["href"] for tag, attributes in found.tags if tag == "a" and "download" in attributes}
+    rows = csv.DictReader(io.StringIO(base64.b64decode(links["metrics.csv"].split(",", 1)[1]).decode()))
+    assert {row["metric"]: row["value"] for row in rows if row["model"] == "teacher"}["parameters"] == ""
+    assert "None" not in found.words
+
+
 def test_the_page_needs_no_network_and_runs_no_script(ten):
     path, _, found = ten
     for tag, attributes in found.tags:

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from transfuse.evaluate.operations import count_operations, peak_bytes
 from transfuse.evaluate.predict import evaluation_mode
 
-FORMAT = 3  # of what `measure` returns; raised when figures that were kept elsewhere have to be measured anew
+FORMAT = 4  # of what `measure` returns; raised when figures that were kept elsewhere have to be measured anew
 BATCHES = (1, 8, 64)
 _SECONDS = {1: 1.0, 8: 0.4, 64: 0.4}  # per model and batch, warm-up included; a slower model is still run a few times
 _WARM_UP = 3
 _FEWEST = 5
+_UNSEEN = ("parameters", "macs", "macs_leave_out", "memory")  # of a graph that a runtime beside torch runs
 _LONGEST_PASS = 3.0  # seconds; larger batches of which one pass would take longer are left out, with the reason
 
 
 def measure(module: nn.Module, example_input: Tensor, threads: int = 1, runs: int = 200) -> dict[str, Any]:
-    """Cost of a module, in PyTorch.
+    """Cost of a module, in PyTorch; of a graph that onnxruntime runs only what shows from outside, its bytes and latency.
 
     - parameters: numbers in `module.parameters()`, shared ones once.
     - macs: half of the floating-point operations that `torch.utils.flop_counter` counts in one forward pass at batch 1: matrix products,
@@ -42,27 +43,41 @@ def measure(module: nn.Module, example_input: Tensor, threads: int = 1, runs: in
         threads: CPU threads for the latency.
         runs: most forward passes for each batch; some two seconds in all.
     """
-    example = example_input[:1]
+    example, graph = example_input[:1], runs_a_graph(module)
     weights = next(iter(module.parameters()), example)
     with evaluation_mode(module):
-        macs, left_out = count_operations(module, example)
-        memory = {"weights": resident_bytes(module), "peak": peak_bytes(module, example)}
+        counted: dict[str, Any] = dict.fromkeys(_UNSEEN) if graph else _counted(module, example)
         timed, reasons = latencies(module, example, threads, runs)
+    if graph:
+        reasons = {**dict.fromkeys((*_UNSEEN, "latency_ms.dtype"), "a graph that onnxruntime runs"), **reasons}
     measured = {
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "macs": macs,
-        "macs_leave_out": left_out,
+        **counted,
         "bytes": tensor_bytes(module),
-        "memory": memory,
         "latency_ms": {
-            "runtime": "torch",
+            "runtime": "torch" if not graph else "onnxruntime" if hasattr(module, "stored_bytes") else "torch and onnxruntime",
             "device": weights.device.type,
             "threads": threads,
-            "dtype": str(weights.dtype).removeprefix("torch."),
+            "dtype": None if graph else str(weights.dtype).removeprefix("torch."),
             **timed,
         },
     }
     return measured | ({"reasons": reasons} if reasons else {})
+
+
+def runs_a_graph(module: nn.Module) -> bool:
+    """Whether a runtime beside torch runs it or a part of it, whose weights and operators torch doesn't see."""
+    return any(hasattr(part, "stored_bytes") for part in module.modules())
+
+
+def count_parameters(module: nn.Module) -> int | None:
+    """Numbers in its parameters, shared ones once; None where a runtime beside torch holds them."""
+    return None if runs_a_graph(module) else sum(parameter.numel() for parameter in module.parameters())
+
+
+def _counted(module: nn.Module, example: Tensor) -> dict[str, Any]:
+    macs, left_out = count_operations(module, example)
+    memory = {"weights": resident_bytes(module), "peak": peak_bytes(module, example)}
+    return {"parameters": count_parameters(module), "macs": macs, "macs_leave_out": left_out, "memory": memory}
 
 
 def tensor_bytes(module: nn.Module) -> int:

@@ -104,10 +104,10 @@ def section(group: Group, folder: Path | None = None) -> dict[str, Any]:
 def latency_note(entries: Sequence[Entry]) -> str:
     """How latencies were measured; says so where not all were measured alike."""
     facts = [entry.block["latency_ms"] for entry in entries if entry.latency is not None]
-    ways = {(fact.get("runtime", "torch"), fact.get("dtype", ""), fact.get("threads")) for fact in facts}
+    ways = sorted({words.measured_in(fact) for fact in facts})
     if not ways:
         return ""
-    told = "; ".join(f"{runtime}, {dtype}, {threads} thread(s)" for runtime, dtype, threads in sorted(ways, key=str))
+    told = "; ".join(ways)
     apart = " They were measured in different ways and can't be compared." if len(ways) > 1 else ""
     return f"Latency: median of single forward passes (batch 1) in {told}, on the machine of each run.{apart}"
 

@@ -74,10 +74,11 @@ def models(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def latency_note(summary: Mapping[str, Any]) -> str:
-    """How the latencies were measured, in a sentence; empty where they weren't."""
+    """How the latencies were measured, and which ones otherwise than the student's, in a sentence; empty where they weren't."""
     facts = summary["models"]["student"].get("latency_ms")
     if not facts:
         return ""
-    threads = facts.get("threads")
-    where = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
-    return f"Latency: median of single forward passes (batch 1) in {facts.get('runtime', 'torch')}, {facts.get('dtype', '')}{where}."
+    own = words.measured_in(facts)
+    ways = {model: words.measured_in(block["latency_ms"]) for model, block in models(summary).items() if block.get("latency_ms")}
+    apart = "".join(f"; {model} in {way}" for model, way in ways.items() if way != own)
+    return f"Latency: median of single forward passes (batch 1) in {own}{apart}."

@@ -102,6 +102,13 @@ def latency(model: Mapping[str, Any]) -> float | None:
     return ((model.get("latency_ms") or {}).get("batch_1") or {}).get("p50")
 
 
+def measured_in(facts: Mapping[str, Any]) -> str:
+    """How a latency was measured: torch, float32, 1 thread."""
+    threads = facts.get("threads")
+    counted = f"{threads} thread{'' if threads == 1 else 's'}" if threads else None
+    return ", ".join(part for part in (facts.get("runtime", "torch"), facts.get("dtype"), counted) if part)
+
+
 @dataclass
 class Verdict:
     """What the run found.

@@ -245,13 +245,13 @@ def measure(recipe: FuseRecipe, panel: Panel, ways: Sequence[Way]) -> None:
             way.cost = finish.measured(way.model, panel.data, recipe.budget.threads)
 
 
-def sizes(way: Way) -> dict[str, int]:
+def sizes(way: Way) -> dict[str, int | None]:
     """Parameters and bytes of a way's own network."""
-    from transfuse.evaluate.cost import tensor_bytes
+    from transfuse.evaluate.cost import count_parameters, tensor_bytes
 
     assert way.model is not None
     network = way.model.network
-    return {"parameters": sum(parameter.numel() for parameter in network.parameters()), "bytes": tensor_bytes(network)}
+    return {"parameters": count_parameters(network), "bytes": tensor_bytes(network)}
 
 
 def plain_ensemble(context: Context, recipe: FuseRecipe, panel: Panel, tried: Mapping[str, Way]) -> Way:
