@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,27 @@ def test_a_regression_agrees_by_explained_variance_and_loses_a_share_of_its_erro
     assert found["metric"]["loss"] == pytest.approx((after - before) / before, rel=1e-5)
 
 
+@pytest.mark.parametrize("target", [None, Target(["y"], [5.0], [3.0])])
+@pytest.mark.parametrize("ours", [torch.full((20, 1), 0.5), torch.zeros(20, 1), torch.tensor([[0.5]]), torch.tensor([[0.0]])])
+def test_predictions_without_variance_are_held_against_a_scale_that_they_have(ours, target):
+    labels = ours + torch.linspace(-1, 1, len(ours))[:, None]
+    asked = judge(labels, "regression", marks=(0.95, 0.5))
+    near, far = ours + 0.001, ours + 4
+    found = verify.compared(ours, near, asked, model(target))
+    assert 0.999 < found["agreement"] < 1
+    assert verify.failures(found, asked) == []
+    worse = verify.compared(ours, far, asked, model(target))
+    assert -70 < worse["agreement"] < 0
+    assert "of the variance" in verify.failures(worse, asked)[0]
+    json.dumps([found, worse], allow_nan=False)
+
+
+def test_a_network_without_finite_answers_is_named_and_leaves_no_nan():
+    asked = judge([0, 1])
+    found = verify.compared(torch.tensor([[0.0, float("inf")], [1, 0]]), torch.eye(2), asked, model())
+    assert verify.failures(found, asked) == ["the network gives NaN or infinity"]
+
+
 @pytest.mark.parametrize("broken", [torch.full((4, 2), float("nan")), torch.zeros(4, 3)])
 def test_outputs_of_another_form_or_without_numbers_do_not_pass(broken):
     found = verify.compared(torch.ones(4, 2), broken, judge([0, 0, 1, 1]), model())
@@ -77,6 +100,8 @@ def test_a_slower_and_a_worse_file_is_called_that():
     said = verify.remarks({"latency_ms": {"against": {"the network in torch": entry}}, "metric": metric}, "classification")
     assert "slower than the network in torch: 1.50 times" in said[0]
     assert "loses 2.00 points of accuracy (95% interval 1.00 to 3.00 points)" in said[1]
+    unsure = verify.remarks({"latency_ms": {"against": {}}, "metric": {**metric, "interval": None}}, "classification")
+    assert unsure == ["it loses 2.00 points of accuracy"]
 
 
 def test_a_function_takes_as_long_as_itself():

@@ -11,6 +11,7 @@ import transfuse
 from transfuse.cli.main import run as cli
 from transfuse.errors import ExportError, ModelError, RunError
 from transfuse.export import verify
+from transfuse.jobs.deliver.export import in_words
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,19 @@ def test_a_file_that_does_not_pass_is_marked_and_refused(made, monkeypatch):
     assert not (folder / "failing" / "student.safetensors").exists()
     with pytest.raises(ModelError, match="didn't pass"):
         transfuse.load(folder / "failing")
+
+
+def test_what_a_regression_is_said_to_be_is_its_largest_difference():
+    against = {"the network in torch": {"ratio": 1.0}}
+    found = {
+        "bytes": 1000,
+        "largest_difference": {"relative": 0.003},
+        "agreement": 0.999999,
+        "samples": 40,
+        "latency_ms": {"p50": 1.0, "against": against},
+    }
+    assert "40 samples: largest difference 0.003 of the largest output; 1 kB" in in_words(found, "regression")
+    assert "decides as the network does on 97.50%" in in_words({**found, "agreement": 0.975}, "classification")
 
 
 def changed(made, tmp_path, change):

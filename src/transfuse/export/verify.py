@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,11 @@ def verify(model: Model, written: Written, opened: Model, judge: Judge, blocks: 
 
 def compared(ours: Tensor, theirs: Tensor, judge: Judge, model: Model) -> dict[str, Any]:
     """Largest difference, decisions that differ, agreement and the difference in the task's first metric, with 95 % intervals."""
-    if theirs.shape != ours.shape or not bool(torch.isfinite(theirs).all()):
-        what = f"outputs of shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}" if theirs.shape != ours.shape else "NaN or infinity"
-        return {"defect": f"the file gives {what}"}
+    if theirs.shape != ours.shape:
+        return {"defect": f"the file gives outputs of shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}"}
+    for whose, outputs in (("file", theirs), ("network", ours)):
+        if not bool(torch.isfinite(outputs).all()):
+            return {"defect": f"the {whose} gives NaN or infinity"}
     largest = float((theirs - ours).abs().max())
     scale = float(ours.abs().max())
     found: dict[str, Any] = {"largest_difference": {"absolute": largest, "relative": largest / scale if scale else largest}}
@@ -138,15 +140,22 @@ def compared(ours: Tensor, theirs: Tensor, judge: Judge, model: Model) -> dict[s
             "kl": agreement(theirs, ours, judge.task)["kl"],
         }
     else:
-        explained = _explained(ours, theirs)
+        explained = _explained(ours, theirs, model.target is not None)
         found |= {"agreement": float(explained.mean()), "agreement_interval": _interval(explained)}
     return found | _metric_difference(ours, theirs, judge, model)
 
 
-def _explained(ours: Tensor, theirs: Tensor) -> np.ndarray:
-    """Per sample, what averages to 1 - mean (theirs - ours)^2 / variance of ours, over targets: the agreement of two regressions."""
+def _explained(ours: Tensor, theirs: Tensor, standardised: bool) -> np.ndarray:
+    """Per sample, what averages to 1 - mean (theirs - ours)^2 / variance of ours, over targets: the agreement of two regressions.
+
+    One sample, or a network that predicts the same for all, has no variance to explain. Differences are then held against the labels'
+    variance, which is 1 in the units of standardised targets, or else against the mean square of the predictions.
+    """
     apart, variance = ((theirs - ours).double() ** 2).numpy(), ours.double().var(0, correction=0).numpy()
-    return 1 - (apart / np.maximum(variance, np.finfo(np.float64).tiny)).mean(1)
+    square = np.ones_like(variance) if standardised else (ours.double() ** 2).mean(0).numpy()
+    square[square == 0] = 1
+    yardstick = np.where(variance > TOLERANCE**2 * square, variance, square)
+    return 1 - (apart / yardstick).mean(1)
 
 
 def _decisions(outputs: Tensor, task: TaskName) -> np.ndarray:
@@ -213,14 +222,18 @@ def remarks(found: Mapping[str, Any], task: TaskName) -> list[str]:
             said.append(f"it is slower than {name}: {entry['ratio']:.2f} times its time for one sample")
     metric = found.get("metric", {})
     if metric.get("loss") and metric["loss"] > 0:
-        low, high = metric["interval"] or (float("nan"), float("nan"))
-        sure = "" if low > 0 else ", which chance alone could do"
-        digits = 100 if task != "regression" else 1
-        unit = " points" if digits == 100 else " of it"
-        said.append(
-            f"it loses {_points(metric['loss'], metric['name'])} (95% interval {digits * low:.2f} to {digits * high:.2f}{unit}){sure}"
-        )
+        said.append(f"it loses {_points(metric['loss'], metric['name'])}{_how_sure(metric['interval'], task)}")
     return said
+
+
+def _how_sure(interval: Sequence[float] | None, task: TaskName) -> str:
+    """(95% interval 1.00 to 3.00 points); nothing where there is no interval."""
+    if interval is None:
+        return ""
+    low, high = interval
+    digits, unit = (1, " of it") if task == "regression" else (100, " points")
+    sure = "" if low > 0 else ", which chance alone could do"
+    return f" (95% interval {digits * low:.2f} to {digits * high:.2f}{unit}){sure}"
 
 
 def _points(loss: float, metric: str) -> str:

@@ -176,15 +176,15 @@ def ship(shipment: Shipment, name: str, settings: Mapping[str, Any], folder: Pat
     if not verdict["passed"]:
         what = f"the written file doesn't pass: {'; '.join(verdict['failures'])}"
         raise ExportError(what, where=str(folder / verdict["file"]), fix=_advice(name, settings, folder))
-    context.say(f"export {name}: {in_words(verdict)} ({folder / verdict['file']})")
+    context.say(f"export {name}: {in_words(verdict, shipment.task)} ({folder / verdict['file']})")
     return verdict
 
 
-def in_words(verdict: Mapping[str, Any]) -> str:
-    """A file that passed, in one line."""
+def in_words(verdict: Mapping[str, Any], task: TaskName) -> str:
+    """A file that passed, in one line; two regressions don't decide anything, so of them the largest difference is told."""
     size = f"{verdict['bytes'] / 1e6:.3g} MB" if verdict["bytes"] >= 1e6 else f"{verdict['bytes'] / 1e3:.3g} kB"
     same = f"largest difference {verdict['largest_difference']['relative']:.1g} of the largest output"
-    if verdict.get("agreement", 1.0) < 1:
+    if task != "regression" and verdict["agreement"] < 1:
         same = f"decides as the network does on {100 * verdict['agreement']:.2f}%"
     times = verdict["latency_ms"]
     speed = f"{times['p50']:.3g} ms a sample, {times['against']['the network in torch']['ratio']:.2f} times the network in torch"
