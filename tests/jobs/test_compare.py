@@ -185,6 +185,10 @@ def test_a_file_that_is_no_page_of_ours_is_left_alone(three, tmp_path):
     assert (tmp_path / "thesis.html").read_text() == "years of work"
     with pytest.raises(RunError, match=r"written as \.html"):
         compare(three, tmp_path / "page.pdf")
+    (tmp_path / "folder.html").mkdir()
+    for name, said in (("folder.html", "can't be replaced: Is a directory"), ("x" * 300 + ".html", "File name too long")):
+        with pytest.raises(RunError, match=said):
+            compare(three, tmp_path / name)
     _, path = compare(three[:1], tmp_path / "page.html")
     compare(three[:2], path)  # its own page is replaced
 

@@ -96,6 +96,24 @@ def test_what_a_regression_is_said_to_be_is_its_largest_difference():
     assert "decides as the network does on 97.50%" in in_words({**found, "agreement": 0.975}, "classification")
 
 
+def test_an_export_over_an_earlier_one_says_so(made, tmp_path, capsys):
+    run, _ = made
+    said = []
+    for _ in range(2):
+        assert cli(["export", str(run.path), "target=bf16", f"out={tmp_path / 'bf16'}"]) == 0
+        said.append("".join(capsys.readouterr()))
+    assert [f"the earlier export in {tmp_path / 'bf16'} is replaced" in " ".join(text.split()) for text in said] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["file/below", "x" * 300])
+def test_a_folder_that_can_not_be_made_is_refused_and_named(made, tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="can't be written") as refused:
+        transfuse.export(made[0], "safetensors", out=tmp_path / name)
+    assert name in refused.value.where or name in str(refused.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def changed(made, tmp_path, change):
     run, _ = made
     shutil.copytree(run.path, tmp_path / "changed")

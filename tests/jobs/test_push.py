@@ -11,6 +11,14 @@ from transfuse.jobs.push import push
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
+VERDICTS = {
+    "onnx": '{"file": "student.onnx", "passed": true}',
+    "onnx_int8": '{"file": "student.onnx", "passed": false, "failures": ["it loses 9 points"]}',
+    "bf16": '{"file": "stud',
+    "safetensors": None,
+}
+
+
 class Hub:
     """What the client would send, and what it is told."""
 
@@ -45,8 +53,12 @@ def finished(tmp_path):
     write_run(tmp_path / "run", n=60)
     (tmp_path / "run" / "student.safetensors").write_bytes(b"weights")
     (tmp_path / "run" / "report.html").write_text("report")
-    (tmp_path / "run" / "exports" / "onnx").mkdir(parents=True)
-    (tmp_path / "run" / "exports" / "onnx" / "model.onnx").write_bytes(b"onnx")
+    for target, verdict in VERDICTS.items():
+        folder = tmp_path / "run" / "exports" / target
+        folder.mkdir(parents=True)
+        (folder / "student.onnx").write_bytes(b"onnx")
+        if verdict is not None:
+            (folder / "verify.json").write_text(verdict)
     return tmp_path / "run"
 
 
@@ -57,9 +69,10 @@ def test_the_student_its_card_recipe_report_and_exports_go_and_nothing_else(hub,
     assert hub.made == [("me/small-net", True, "model")]
     expected = {
         *("README.md", "student.safetensors", "student.json", "recipe.yaml", "recipe.resolved.yaml", "summary.json", "report.html"),
-        "exports/onnx/model.onnx",
+        *("exports/onnx/student.onnx", "exports/onnx/verify.json"),
     }
     assert set(hub.files) == set(shown[0].files) == expected
+    assert shown[0].left_out == ["exports/bf16", "exports/onnx_int8", "exports/safetensors"]  # damaged, failed, never verified
     assert shown[0].shows_data
     assert hub.files["student.safetensors"] == b"weights"
     card = hub.files["README.md"].decode()
@@ -79,7 +92,9 @@ def test_the_command_asks_once_and_takes_no_answer_for_a_no(hub, finished, monke
     monkeypatch.setattr("click.confirm", lambda text, default: asked.append((text, default)) or default)
     assert command(["push", str(finished), "me/net"]) == 0
     assert asked == [("Upload these to me/net (private)?", False)]
-    assert "nothing was uploaded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing was uploaded" in said
+    assert "exports/onnx_int8 stays here" in said
     assert not hub.files
     assert command(["push", str(finished), "me/net", "--yes", "--public", "--no-report"]) == 0
     assert len(asked) == 1

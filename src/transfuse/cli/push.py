@@ -33,6 +33,8 @@ def command(session: Session, run: Path, repository: str, public: bool, no_repor
     def confirm(parcel: Parcel) -> bool:
         for name, size in parcel.files.items():
             session.console.write(f"  {name}  {words.size(size)}")
+        for name in parcel.left_out:
+            session.console.write(f"  ({name} stays here: it didn't pass its verification)")
         if parcel.shows_data:
             session.console.write("  (report.html shows pictures of your data; --no-report leaves it out)")
         return yes or click.confirm(f"Upload these to {parcel.repository} ({'public' if public else 'private'})?", default=False)

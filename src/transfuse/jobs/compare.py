@@ -32,7 +32,11 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, teachers:
     path = Path(out) if out is not None else Path(f"runs/compare-{datetime.now():%Y%m%d-%H%M%S}.html")
     if path.suffix != ".html":
         raise RunError("a page is written as .html", where=str(path), fix=f"--out {path.with_suffix('.html')}")
-    if path.exists() and compare_page.MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+    try:
+        foreign = path.exists() and compare_page.MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]
+    except OSError as error:  # a folder of that name, among others
+        raise RunError(f"can't be replaced: {error.strerror or error}", where=str(path), fix="choose another name with --out") from error
+    if foreign:
         raise RunError("exists and is no page of transfuse's", where=str(path), fix="choose another name with --out")
     found = comparing.compare(runs, teachers)
     try:

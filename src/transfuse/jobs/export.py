@@ -13,7 +13,7 @@ from transfuse.core.types import DataRequest, DataSet, Model
 from transfuse.errors import ExportError, ModelError, RunError, TransfuseError
 from transfuse.jobs.compare import rewrite
 from transfuse.jobs.context import Context, Live
-from transfuse.jobs.deliver.export import Settings, Shipment, of_job, refuse, ship
+from transfuse.jobs.deliver.export import Settings, Shipment, of_job, refuse, ship, writing
 from transfuse.jobs.deliver.kept import kept_shipment
 from transfuse.jobs.parts.loading import open_anything
 from transfuse.jobs.parts.networks import check_outputs
@@ -80,13 +80,15 @@ def _folder(rundir: RunDir | None, out: str | Path | None, name: str, alone: boo
     """Where a target goes; somebody else's files are left alone.
 
     Raises:
-        ExportError: the folder holds something else than an export.
+        ExportError: the folder holds something else than an export, or can't be looked into.
     """
     if out is None:
         assert rundir is not None
         return rundir.exports / name
     folder = Path(out).expanduser() if alone else Path(out).expanduser() / name
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "verify.json").exists())):
+    with writing(folder):
+        foreign = folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "verify.json").exists()))
+    if foreign:
         raise ExportError("holds other files than an export", where=str(folder), fix="name an empty or new folder with out=FOLDER")
     return folder
 

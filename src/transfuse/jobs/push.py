@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfuse.errors import MissingExtra, RunError
+from transfuse.errors import MissingExtra, ModelError, RunError
+from transfuse.jobs.parts.loading import exported_file
 from transfuse.jobs.rundir import RunDir
 from transfuse.report import card
 from transfuse.report.collect import collect
 
 _FILES = ("student.safetensors", "student.json", "recipe.yaml", "recipe.resolved.yaml", "summary.json", "report.html")
-_FOLDERS = ("exports",)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -30,12 +30,14 @@ class Parcel:
         repository: owner/name.
         files: name in the repository -> bytes.
         shows_data: the report has pictures of the user's data.
+        left_out: exports that stay here, since they didn't pass their verification or were never verified.
     """
 
     run: Path
     repository: str
     files: dict[str, int]
     shows_data: bool
+    left_out: list[str]
 
 
 def push(run: str | Path, repository: str, confirm: Callable[[Parcel], bool], private: bool = True, report: bool = True) -> str | None:
@@ -64,22 +66,35 @@ def push(run: str | Path, repository: str, confirm: Callable[[Parcel], bool], pr
     if not rundir.student.exists():
         raise RunError("the run has no student.safetensors", where=str(run), fix="give the folder of a run that shipped a student")
     with tempfile.TemporaryDirectory(prefix="transfuse-push-") as staged:
-        _pack(rundir, Path(staged), repository, report)
+        left_out = _pack(rundir, Path(staged), repository, report)
         files = {str(path.relative_to(staged)): path.stat().st_size for path in sorted(Path(staged).rglob("*")) if path.is_file()}
-        parcel = Parcel(rundir.path, repository, files, report and (rundir.samples / "samples.npz").exists())
+        shows_data = report and (rundir.samples / "samples.npz").exists()
+        parcel = Parcel(rundir.path, repository, files, shows_data, left_out)
         if not confirm(parcel):
             return None
         return _upload(Path(staged), repository, private)
 
 
-def _pack(rundir: RunDir, staged: Path, repository: str, report: bool) -> None:
+def _pack(rundir: RunDir, staged: Path, repository: str, report: bool) -> list[str]:
+    """Copies what is uploaded; gives the exports that are left out."""
     for name in _FILES:
         if (rundir.path / name).exists() and (report or name != "report.html"):
             shutil.copyfile(rundir.path / name, staged / name)
-    for name in _FOLDERS:
-        if (rundir.path / name).is_dir():
-            shutil.copytree(rundir.path / name, staged / name)
+    left_out = []
+    for folder in sorted(path for path in rundir.exports.glob("*") if path.is_dir()):
+        if _passed(folder):
+            shutil.copytree(folder, staged / rundir.exports.name / folder.name)
+        else:
+            left_out.append(f"{rundir.exports.name}/{folder.name}")
     (staged / "README.md").write_text(card.render(collect(rundir.path), repository), encoding="utf-8")
+    return left_out
+
+
+def _passed(export: Path) -> bool:
+    try:
+        return exported_file(export) is not None
+    except ModelError:  # it didn't pass, or its verdict or file is damaged
+        return False
 
 
 def _upload(staged: Path, repository: str, private: bool) -> str:

@@ -149,17 +149,20 @@ def ship(shipment: Shipment, name: str, settings: Mapping[str, Any], folder: Pat
         The content of verify.json.
 
     Raises:
-        ExportError: it can't be written in this format, or what was written doesn't pass: the file is then called student.failed.*.
+        ExportError: it can't be written in this format, or there, or what was written doesn't pass: the file is then called
+            student.failed.*.
         ModelError: what was written can't be opened again.
         MissingExtra: the target's package is not installed.
     """
     exporter = made(name, settings)
     context.say(f"export {name}: writing")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / VERDICT).unlink(missing_ok=True)
-    for old in folder.glob("student.*"):
-        remove(old)
-    with _named(name):
+    with _named(name), writing(folder):
+        if (folder / VERDICT).exists():
+            context.say(f"export {name}: the earlier export in {folder} is replaced")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / VERDICT).unlink(missing_ok=True)
+        for old in folder.glob("student.*"):
+            remove(old)
         written = exporter.write(_request(shipment, folder))
     judge = Judge(shipment.judged, shipment.split, shipment.task, exporter.marks, _listener(context, name))
     try:
@@ -223,6 +226,20 @@ def _request(shipment: Shipment, folder: Path) -> ExportRequest:
 
 def _listener(context: Context, name: str) -> Callable[[int, int], None]:
     return lambda done, total: context.listen(Progress(f"export {name}", done, total, math.nan))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says where an export can't be written.
+
+    Raises:
+        ExportError: the folder can't be made, read or written, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        fix = "choose another folder with out=FOLDER, or free some space"
+        raise ExportError(f"can't be written: {error.strerror or error}", where=str(error.filename or folder), fix=fix) from error
 
 
 @contextmanager
