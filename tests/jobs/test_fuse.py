@@ -301,6 +301,8 @@ def test_what_is_fused_with_a_network_that_only_a_runtime_holds_is_a_table(value
     run = fuse.run(from_values(values(sources=both, how="mean_logits")))
     assert not (run.path / "student.safetensors").exists()
     assert open_model(f"predictions:{run.path / 'fused.npz'}").table[1].shape == (1797, 10)
+    both_together = run.summary["models"]["ensemble"]  # measured once, and counted for each way
+    assert (both_together["parameters"], both_together["latency_ms"]["runtime"]) == (None, "torch and onnxruntime")
     with pytest.raises(TransfuseError, match=r"(?s)export: foreign: .*which no format can hold"):
         fuse.check(from_values(values(sources=both, export=["onnx"])), Silent(), Live())
 
