@@ -197,7 +197,7 @@ def test_a_probe_goes_on_as_it_began_however_many_processes_there_are(values, mo
     if began == "features":
         with monkeypatch.context() as patched:
             patched.setattr(phases, "head_on_features", lambda *arguments: None)
-            with pytest.raises(RunError, match=r"began with the head alone, on features .* as one process"):
+            with pytest.raises(RunError, match=r"(?s)began with the head alone, on features .*as one process"):
                 resume.resume(made["out"])
     found = resume.resume(made["out"])
     assert found.summary["finetune"]["phases"][0]["features"] is (began == "features")
