@@ -575,3 +575,5 @@ def test_several_processes_are_refused(values, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TransfuseError, match="a fusion runs in one process"):
         fuse.prepare(from_values(values()), Context(RunDir(values()["out"])))
+    with pytest.raises(TransfuseError, match="a fusion runs in one process"):
+        fuse.resume(Context(RunDir(values()["out"])), from_values(values()))
