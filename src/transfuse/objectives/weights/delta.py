@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transfuse.core.bridges import channels_of
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
-from transfuse.core.taps import Tap
+from transfuse.core.taps import Tap, unwrapped
 from transfuse.core.types import Step, Trial
 from transfuse.objectives._vectors import vectors
+from transfuse.objectives.weights._new_head import NewHead, fit_head
 
 CARD = Card(
     title="Deep learning transfer with attention (DELTA)",
@@ -60,15 +61,16 @@ def delta_loss(
 class DELTA(nn.Module):
     """The way of all tapped features from those of the starting network, which is the teacher, summed over taps.
 
-    A channel's attention comes from how much the teacher's label loss grows when that channel is set to 0, looked at once before training.
-    That takes one pass over the samples per channel, seconds for a CIFAR network on a CPU and hours for a ResNet-50 there, so the default
-    is even attention, which is the paper's plain feature regularisation. The paper first trains a new head on the frozen network; here
-    the teacher's own head is the one that is looked through, so its outputs have to mean the data's classes.
+    A channel's attention comes from how much the label loss grows when that channel of the teacher is set to 0, looked at once before
+    training. As in the paper, a new linear head for the data's labels is fitted to the frozen teacher first, so what the teacher's own
+    outputs mean doesn't matter; the paper trains it by SGD on all training samples, here L-BFGS fits it to `samples` of them, with the L2
+    of weight 0.01 that the paper has on the head. Attention takes one pass over the samples per channel, seconds for a CIFAR network on a
+    CPU and hours for a ResNet-50 there, so the default is even attention, which is the paper's plain feature regularisation.
 
     Args:
         weighting: uniform; paper: softmax of the increases; code: softmax of the increases divided by 5 of their standard deviations, as
             the common implementation has it, since increases of a converged loss are so small that the paper's softmax is nearly even.
-        samples: how many labelled training samples are looked at.
+        samples: how many labelled training samples the head is fitted to and the increases are measured on.
     """
 
     def __init__(self, weighting: Weighting = "uniform", samples: Annotated[int, Ge(1)] = 256) -> None:
@@ -99,14 +101,17 @@ class DELTA(nn.Module):
         """Measures what each channel of the teacher is worth, unless all count alike.
 
         Raises:
-            ValueError: the teacher is no network.
+            ValueError: the teacher is no network; there is no labelled sample, or a label that the student has no output for; the tap is
+                the teacher's last layer.
+            ModelError: the teacher's last layer can't be found.
         """
         if self.weighting == "uniform":
             return ""
         if teacher is None:
             raise ValueError("attention is measured on the teacher's network, and the teacher is none")
         widths = [len(getattr(self, f"attention_{tap}")) for tap in range(self.taps)]
-        self.attend([loss_increases(teacher, path, width, self.samples) for path, width in zip(self.paths, widths, strict=True)])
+        head = fit_head(teacher, _outputs(student), self.samples)
+        self.attend([loss_increases(head, path, width, self.samples) for path, width in zip(self.paths, widths, strict=True)])
         return f"attention over {sum(widths)} channels, measured on up to {self.samples} training samples"
 
     def attend(self, loss_increases: Sequence[Float[Tensor, "channels"]]) -> None:
@@ -132,19 +137,31 @@ class DELTA(nn.Module):
         return torch.stack(values).sum(0)
 
 
+def _outputs(student: Trial) -> int:
+    """How many outputs the student has for the data's labels."""
+    with torch.no_grad():
+        return next((student.network(inputs).shape[-1] for inputs, _ in student.batches(1)), 1)
+
+
 @torch.no_grad()
-def loss_increases(trial: Trial, path: str, channels: int, samples: int) -> Float[Tensor, "channels"]:
-    """By how much the mean label loss grows when one channel of a tapped feature is set to 0, for every channel."""
+def loss_increases(head: NewHead, path: str, channels: int, samples: int) -> Float[Tensor, "channels"]:
+    """By how much the mean label loss behind a new head grows when one channel of a tapped feature is set to 0, for every channel.
+
+    Raises:
+        ValueError: the tap is not in front of the head, so that nothing would grow.
+    """
     tap = Tap.parse(path)
-    module = trial.network.get_submodule(tap.module)
+    module = unwrapped(head.trial.network).get_submodule(tap.module)
+    if module is head.layer and not tap.input:
+        raise ValueError(f"'{path}' is the teacher's last layer, in whose place a new head stands; tap a feature in front of it")
     total, count = torch.zeros(channels), 0
-    for inputs, labels in trial.batches(samples):
-        before = trial.loss(trial.network(inputs), labels).sum()
+    for inputs, labels in head.trial.batches(samples):
+        before = head.losses(inputs, labels).sum()
         for channel in range(channels):
             hook = _Silenced(channel, channels)
             handle = module.register_forward_pre_hook(hook.of_input) if tap.input else module.register_forward_hook(hook.of_output)
             try:
-                total[channel] += (trial.loss(trial.network(inputs), labels).sum() - before).cpu()
+                total[channel] += (head.losses(inputs, labels).sum() - before).cpu()
             finally:
                 handle.remove()
         count += len(inputs)
