@@ -11,7 +11,7 @@ from transfuse.core.types import WeightedObjective
 from transfuse.engine.features import connect
 from transfuse.errors import ModelError
 from transfuse.objectives.features.ofd import CARD, OFD, batchnorm_margins, ofd_loss
-from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step
+from transfuse.testing import QUICK, Particulars, Sizes, build, check_objective, example_step, processes
 
 
 def prepare(objective, step):
@@ -41,20 +41,69 @@ def test_what_a_relu_hides_costs_nothing():
     torch.testing.assert_close(value, torch.tensor([4.25]))
 
 
-def test_margins_are_the_mean_of_negative_responses_over_all_steps_in_training():
-    objective, steps = OFD(), [example_step(Sizes(seed=seed), taps=1) for seed in range(3)]
+def trained_on(steps):
+    objective = OFD()
     build(objective, steps[0])
-    objective.double()
-    objective.eval()(steps[0])
-    assert torch.equal(objective.margins()[0], torch.zeros(6).double())
-    objective.train()
+    objective.double().train()
     for step in steps:
         objective(step)
-    means = []
-    for step in steps:
-        feature = step.teacher.features["stage1"]
-        means.append(torch.stack([feature[:, c][feature[:, c] < 0].mean() for c in range(6)]))
-    torch.testing.assert_close(objective.margins()[0], torch.stack(means).mean(0))
+    return objective
+
+
+def mean_of_negatives(steps):
+    features = torch.cat([step.teacher.features["stage1"] for step in steps])
+    return torch.stack([features[:, c][features[:, c] < 0].mean() for c in range(features.shape[1])])
+
+
+def test_margins_are_the_mean_of_negative_responses_over_all_steps_in_training():
+    steps = [example_step(Sizes(seed=seed), taps=1) for seed in range(3)]
+    untrained = OFD()
+    build(untrained, steps[0])
+    untrained.double().eval()(steps[0])
+    assert torch.equal(untrained.margins()[0], torch.zeros(6).double())
+    torch.testing.assert_close(trained_on(steps).margins()[0], mean_of_negatives(steps))
+
+
+def test_a_step_with_few_negative_responses_counts_as_few():
+    steps = [example_step(Sizes(seed=seed), taps=1) for seed in range(4)]
+    steps[1].teacher.features["stage1"].abs_()
+    steps[3].teacher.features["stage1"][1:] = 1.0
+    torch.testing.assert_close(trained_on(steps).margins()[0], mean_of_negatives(steps))
+
+
+def test_margins_go_on_from_a_saved_state():
+    steps = [example_step(Sizes(seed=seed), taps=1) for seed in range(4)]
+    half = OFD()
+    build(half, steps[0])
+    half.double().load_state_dict(trained_on(steps[:2]).state_dict())
+    half.train()
+    for step in steps[2:]:
+        half(step)
+    assert torch.equal(half.margins()[0], trained_on(steps).margins()[0])
+
+
+def test_a_channel_that_is_never_negative_again_keeps_its_margin():
+    step = example_step(Sizes(), taps=1)
+    objective = trained_on([step])
+    objective.negatives_0.zero_()  # what very many steps without a negative response leave
+    step.teacher.features["stage1"].abs_()
+    objective(step)
+    torch.testing.assert_close(objective.margins()[0], trained_on([example_step(Sizes(), taps=1)]).margins()[0])
+
+
+def margins_after(objective, step):
+    objective.train()(step)
+    return objective.margins()[0]
+
+
+def test_two_processes_see_the_negative_responses_of_both():
+    step = example_step(Sizes(), taps=1)
+    step.teacher.features["stage1"][:3] = step.teacher.features["stage1"][:3].abs()
+    objective = OFD()
+    build(objective, step)
+    found = processes(2).call(margins_after, [(objective.double(), step.select(rows)) for rows in torch.arange(6).chunk(2)])
+    for margins in found:
+        torch.testing.assert_close(margins, mean_of_negatives([step]))
 
 
 def test_behind_a_relu_the_margin_is_zero():

@@ -27,6 +27,7 @@ CARD = Card(
     cost="a 1x1 convolution and BatchNorm per pair of taps; the teacher's features on disk",
 )
 MEMORY = 1000  # steps after which the running margins forget
+FORGOTTEN = 1e-30  # negative responses per step, below which a channel keeps its margin: what is left of them would soon be rounding
 RARE = 1e-3  # probability of a negative response up to which the authors' code takes another margin
 
 Margins = Literal["observed", "batchnorm"]
@@ -105,6 +106,8 @@ class OFD(nn.Module):
             weight = cast(Tensor, cast(nn.Sequential, bridge.project)[0].weight)
             start = weight.new_zeros(len(weight)) if self.kind == "observed" else self._given[number].to(weight)
             self.register_buffer(f"margins_{number}", start)
+            if self.kind == "observed":  # per channel and step: the sum of what is negative, and how many responses are
+                self.register_buffer(f"negatives_{number}", start.new_zeros(2, len(start)))
         self.register_buffer("seen", torch.zeros(()))
 
     def margins(self) -> list[Float[Tensor, "channels"]]:
@@ -124,8 +127,10 @@ class OFD(nn.Module):
     def _look(self, teachers: list[Tensor]) -> None:
         seen = cast(Tensor, self.seen)
         seen.add_(1).clamp_(max=MEMORY)
-        for teacher, margins in zip(teachers, self.margins(), strict=True):
+        for number, (teacher, margins) in enumerate(zip(teachers, self.margins(), strict=True)):
             others = [dimension for dimension in range(teacher.ndim) if dimension != (1 if teacher.ndim == 4 else teacher.ndim - 1)]
-            negative = sum_over_ranks(torch.stack([teacher.clamp(max=0).sum(others), (teacher < 0).to(teacher.dtype).sum(others)]))
-            means = negative[0] / negative[1].clamp(min=1)
-            margins.add_((means - margins) / seen)
+            found = sum_over_ranks(torch.stack([teacher.clamp(max=0).sum(others), (teacher < 0).to(teacher.dtype).sum(others)]))
+            negatives = cast(Tensor, getattr(self, f"negatives_{number}"))
+            negatives.add_((found - negatives) / seen)  # sum and count apart: a step with few negatives counts as few
+            total, count = negatives
+            margins.copy_(torch.where(count > FORGOTTEN, total / count.clamp(min=FORGOTTEN), margins))
