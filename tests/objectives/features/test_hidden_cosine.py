@@ -51,3 +51,25 @@ def test_other_widths_are_bridged():
 def test_the_cosine_is_torchs():
     one, other = torch.randn(4, 6), torch.randn(4, 6)
     torch.testing.assert_close(hidden_cosine_loss(one, other, "cosine"), 1 - torch.nn.functional.cosine_similarity(one, other))
+
+
+def directions(student, teacher):
+    """The value and its gradient by the student, both by hand: sum of (s / |s| - t / |t|)^2, |s| = 1 where s is shorter than 1e-6."""
+    length = sum(value**2 for value in student) ** 0.5
+    toward = [value / sum(one**2 for one in teacher) ** 0.5 for value in teacher]
+    own = [value / length for value in student] if length > 1e-6 else student
+    value = sum((one - other) ** 2 for one, other in zip(own, toward, strict=True))
+    slopes = [2 * (one - other) for one, other in zip(own, toward, strict=True)]
+    if length <= 1e-6:
+        return value, slopes
+    along = sum(slope * one for slope, one in zip(slopes, own, strict=True))
+    return value, [(slope - along * one) / length for slope, one in zip(slopes, own, strict=True)]
+
+
+@pytest.mark.parametrize("student", [[0.0, 0.0, 0.0], [3e-7, -4e-7, 0.0], [3e-3, -4e-3, 1e-3], [0.5, 2.0, -1.0]])
+def test_a_vector_too_short_to_have_a_direction_is_left_as_it_is_and_so_is_its_gradient(student):
+    teacher, given = [1.0, 2.0, -2.0], torch.tensor([student], dtype=torch.float64, requires_grad=True)
+    found = hidden_cosine_loss(given, torch.tensor([teacher], dtype=torch.float64))
+    value, slopes = directions(student, teacher)
+    torch.testing.assert_close(found, torch.tensor([value], dtype=torch.float64))
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), given)[0], torch.tensor([slopes], dtype=torch.float64))

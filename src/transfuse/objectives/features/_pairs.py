@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -65,5 +64,6 @@ def channel_rows(feature: Tensor) -> Float[Tensor, "batch channels positions"]:
 
 
 def unit_length(values: Tensor, dim: int = -1) -> Tensor:
-    """Values divided by their Euclidean length along a dimension."""
-    return F.normalize(values, dim=dim, eps=SHORTEST)
+    """Values divided by their Euclidean length along a dimension; a vector shorter than `SHORTEST` stays as it is, its gradient too."""
+    length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
+    return values / torch.where(length > SHORTEST, length, 1.0)
