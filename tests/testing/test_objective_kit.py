@@ -126,6 +126,11 @@ def divided_by_spread(self, step):
     return good_loss(student, teacher, 1.0)
 
 
+def divided_by_spread_and_little(self, step):
+    student, teacher = ((logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + 1e-6) for logits in soft(step, 1.0))
+    return good_loss(student, teacher, 1.0)
+
+
 def breaks_on_two_classes(self, step):
     return good_loss(step.student.logits[:, [0, 1, 2]], step.teacher.logits[:, [0, 1, 2]], self.temperature)
 
@@ -166,6 +171,7 @@ PLANTED = {
     "an overflow in half precision": (half_precision_square, "extreme"),
     "a logarithm of a softmax": (log_of_softmax, "extreme"),
     "a division by the spread of constant logits": (divided_by_spread, "constant"),
+    "a division by the spread and a little, whose slope is huge": (divided_by_spread_and_little, "constant"),
     "an index error with two classes": (breaks_on_two_classes, "small"),
     "no gradient with two classes": (no_gradient_on_two_classes, "small"),
     "a gradient that is not the derivative": (constant_gradient, "gradient"),

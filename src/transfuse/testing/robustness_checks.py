@@ -11,6 +11,7 @@ from transfuse.testing.case import Case, ObjectiveDefect, Outcome, differs, grad
 from transfuse.testing.steps import Sizes, agreeing, cast, cast_signals, is_signal, is_student, map_tensors, unlabelled
 
 HUGE = 1e4
+STEEP = 1e4  # times the largest entry of the ordinary gradient, or of 1; right objectives stay below 100, a division by 1e-6 doesn't
 
 
 def check_precision(case: Case) -> None:
@@ -53,18 +54,29 @@ def check_extreme(case: Case) -> None:
 
 
 def check_constant(case: Case) -> None:
-    """Value and gradient are finite where a model says nothing: equal logits, features of a dead layer."""
+    """Value and gradient are finite, and not huge, where a model says nothing: equal logits, features of a dead layer."""
     step = case.step(dtype=torch.float32)
     objective = case.make(step, torch.float32)
+    steepest = STEEP * max([1.0, *_steepness(run(objective, step)).values()])
     for whose in ("student", "teachers", "all"):
 
         def silent(path: str, tensor: Tensor, whose: str = whose) -> Tensor:
             chosen = is_signal(path, tensor) and (whose == "all" or is_student(path) == (whose == "student"))
             return torch.zeros_like(tensor) if chosen and not path.startswith("parameters") else tensor
 
-        problem = not_finite(run(objective, map_tensors(step, silent)))
+        outcome = run(objective, map_tensors(step, silent))
+        problem = not_finite(outcome)
+        if not problem:
+            steep = {path: size for path, size in _steepness(outcome).items() if size > steepest}
+            problem = ", ".join(f"the gradient of {path} has an entry of {size:.3g}; bound it" for path, size in steep.items())
         if problem:
             raise ObjectiveDefect("constant", f"all signals of {whose} are 0: {problem}")
+
+
+def _steepness(outcome: Outcome) -> dict[str, float]:
+    """Size of the largest entry of every gradient, by path."""
+    found = {path: gradient for path, gradient in outcome.gradients.items() if gradient is not None and gradient.numel()}
+    return {path: gradient.abs().max().item() for path, gradient in found.items()}
 
 
 def check_small(case: Case) -> None:

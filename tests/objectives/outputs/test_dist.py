@@ -38,3 +38,27 @@ def test_where_the_correlation_is_always_1_it_is_refused():
     with pytest.raises(ValueError, match="intra: 0"):
         dist_loss(torch.randn(1, 5), torch.randn(1, 5))
     assert torch.isfinite(dist_loss(torch.randn(8, 2), torch.randn(8, 2), inter=0.0))
+
+
+def gradient(student, teacher, temperature):
+    student = student.clone().requires_grad_()
+    return torch.autograd.grad(dist_loss(student, teacher, temperature=temperature), student)[0]
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-8, 1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize(("classes", "temperature"), [(10, 4.0), (100, 1.0), (1000, 1.0)])
+def test_a_head_that_begins_with_zeros_has_a_bounded_gradient(spread, classes, temperature):
+    generator = torch.Generator().manual_seed(3)
+    teacher, student = (torch.randn(32, classes, generator=generator) for _ in range(2))
+    found = gradient(spread * student, 5 * teacher, temperature)
+    assert torch.isfinite(found).all()
+    assert found.norm(dim=1).max() < 1e3
+    assert found.abs().max() > 0, "a start from which nothing would be learnt"
+
+
+def test_a_small_spread_is_still_a_spread():
+    """Of logits that differ by hundredths, and of classes that hardly any sample belongs to: numpy's correlations."""
+    generator = torch.Generator().manual_seed(4)
+    student, teacher = 0.03 * torch.randn(16, 6, dtype=torch.float64, generator=generator), torch.randn(16, 6, generator=generator).double()
+    teacher[:, 0] -= 5
+    assert dist_loss(student, teacher).item() == pytest.approx(dist_reference(student.numpy(), teacher.numpy(), 1.0, 1.0, 1.0), rel=1e-9)

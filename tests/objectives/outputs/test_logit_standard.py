@@ -46,3 +46,19 @@ def test_scaling_is_an_invariance_for_the_kit_too():
         invariance={"scale": scale_student_logits},
         particulars=Particulars(tolerance=1e-6),
     )
+
+
+@pytest.mark.parametrize("deviation", ["sample", "population"])
+@pytest.mark.parametrize("spread", [0.0, 1e-8, 1e-6, 1e-4, 1e-2])
+def test_a_head_that_begins_with_zeros_has_a_bounded_gradient(spread, deviation):
+    student, teacher = torch.randn(2, 32, 10, generator=torch.Generator().manual_seed(3))
+    student = (spread * student).requires_grad_()
+    gradient = torch.autograd.grad(logit_standard_loss(student, teacher, 2.0, deviation).mean(), student)[0]
+    assert torch.isfinite(gradient).all()
+    assert 0 < gradient.abs().max() < 1e3
+
+
+def test_logits_that_differ_by_hundredths_are_brought_to_scale():
+    student, teacher = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    expected = logit_standard_reference((0.01 * student).numpy(), teacher.numpy(), 2.0, "sample")
+    torch.testing.assert_close(logit_standard_loss(0.01 * student, teacher), torch.tensor(expected, dtype=torch.float64))

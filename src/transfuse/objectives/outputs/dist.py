@@ -23,6 +23,7 @@ CARD = Card(
     tasks=("classification",),
     cost="the teacher's logits, once per sample and view when cached",
 )
+EVEN = 1e-3  # spread of a row or column, as a share of its length, below which it has none
 
 
 def dist_loss(
@@ -35,9 +36,10 @@ def dist_loss(
     """T^2 * [inter (1 - mean_i rho(p_i, q_i)) + intra (1 - mean_c rho(p_:c, q_:c))], rho Pearson's correlation.
 
     p and q are the teacher's and the student's probabilities at temperature T, [batch, classes]: the first mean runs over samples (rows),
-    the second over classes (columns). A row or column without spread counts as uncorrelated (the product of standard
-    deviations is bounded by 1e-8; the authors' code adds it). The paper weighs both parts by 2; that is
-    `paper_weight`, as in the authors' code.
+    the second over classes (columns). A row or column without spread counts as uncorrelated (the product of standard deviations is
+    bounded by 1e-8; the authors' code adds it). So does one that spreads over less than 0.001 of its length, with a gradient of ordinary
+    size: that of a correlation grows as the spread shrinks, and at a head that begins with zeros it would be millions. The paper weighs
+    both parts by 2; that is `paper_weight`, as in the authors' code.
 
     Raises:
         ValueError: two classes with inter > 0, or one sample with intra > 0: the correlation of two numbers is always 1 or -1, and that of
@@ -57,9 +59,15 @@ def dist_loss(
 
 
 def _pearson(one: Float[Tensor, "rows columns"], other: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
-    one, other = (values - values.mean(1, keepdim=True) for values in (one, other))
-    lengths = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
-    return (one * other).sum(1) / lengths.clamp(min=1e-8)
+    (one, own), (other, others) = _centred(one), _centred(other)
+    return (one * other).sum(1) / (own * others).clamp(min=1e-8)
+
+
+def _centred(values: Float[Tensor, "rows columns"]) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows"]]:
+    """Rows less their means, and what to divide them by: their length, or 1 where they are even."""
+    centred = values - values.mean(1, keepdim=True)
+    length = torch.linalg.vector_norm(centred, dim=1)
+    return centred, torch.where(length > EVEN * torch.linalg.vector_norm(values.detach(), dim=1), length, 1.0)
 
 
 class DIST(nn.Module):

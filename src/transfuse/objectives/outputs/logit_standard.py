@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ CARD = Card(
 )
 
 Deviation = Literal["sample", "population"]
+EVEN = 1e-3  # deviation below which logits say nothing that could be brought to scale
 
 
 def logit_standard_loss(
@@ -34,8 +36,8 @@ def logit_standard_loss(
     """T^2 * KL(softmax(z(t) / T) || softmax(z(s) / T)) per sample, in nats, with z(x) = (x - mean x) / (std x + 1e-7) over the classes.
 
     The value doesn't change when a sample's logits are shifted or scaled. The standard deviation divides by classes - 1 (sample), as the
-    authors' code does and as their figures were made, or by classes (population), as the paper writes it. Logits without any spread, such
-    as those of a head that starts at zero, have very large gradients.
+    authors' code does and as their figures were made, or by classes (population), as the paper writes it. Logits whose deviation is below
+    0.001, such as those of a head that starts at zero, are not divided by it: their gradient would be millions.
 
     Raises:
         ValueError: two classes, where standardised logits are constants and nothing can be learnt; temperature not positive; other numbers
@@ -54,7 +56,7 @@ def logit_standard_loss(
 def _standardised(logits: Float[Tensor, "batch classes"], deviation: Deviation) -> Float[Tensor, "batch classes"]:
     logits = at_least_fp32(logits)
     spread = logits.std(-1, keepdim=True, correction=1 if deviation == "sample" else 0)
-    return (logits - logits.mean(-1, keepdim=True)) / (spread + 1e-7)
+    return (logits - logits.mean(-1, keepdim=True)) / torch.where(spread > EVEN, spread + 1e-7, 1.0)
 
 
 class LogitStandard(nn.Module):
