@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.objectives.features.several import prepare, two_teachers
 from tests.reference.amalgamated_features import common_features_reference
@@ -56,3 +57,18 @@ def test_a_student_whose_common_features_are_the_teachers_is_at_distance_zero():
 def test_it_refuses_a_step_that_it_was_not_built_for():
     with pytest.raises(ValueError, match="built for 0 teachers, the step has 2"):
         run(CommonFeatures(5), two_teachers(Sizes()))
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Refuses tensors that are made elsewhere and have to be copied; a single number is none."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        assert not isinstance(made, torch.Tensor) or made.ndim == 0 or made.device.type == "meta", f"{func} made a tensor elsewhere"
+        return made
+
+
+def test_nothing_is_copied_to_the_device_in_a_step():
+    rows, features = torch.randn(6, 5, device="meta"), torch.randn(6, 3, device="meta")
+    with OnOneDevice():
+        common_features_loss(rows, [rows, rows], [features, features], [features, features])

@@ -57,7 +57,7 @@ def common_features_loss(
     values = []
     for place, (common, feature, rebuilt) in enumerate(zip(teachers_common, teachers_features, teachers_rebuilt, strict=True)):
         both = torch.cat([student, unit(common)])
-        sides = torch.cat([torch.zeros(len(student)), torch.ones(len(common))]).to(both.device).long()
+        sides = (torch.arange(len(both), device=both.device) >= len(student)).long()
         mean_square = None if mean_squares is None else mean_squares[place]
         values.append(mmd_loss(both, sides, "biased", mean_square) + reconstruction * (feature - rebuilt).square().mean())
     return torch.stack(values).mean()
