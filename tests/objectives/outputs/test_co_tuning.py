@@ -91,3 +91,12 @@ def test_unlabelled_samples_leave_the_others_as_they_are():
     whole = co_tuning_loss(logits, torch.tensor([0, 1, 1]), relationship)
     part = co_tuning_loss(logits, torch.tensor([0, -1, 1]), relationship)
     assert torch.equal(whole[[0, 2]], part[[0, 2]])
+
+
+@pytest.mark.parametrize("outputs", [0, 1])
+def test_a_student_with_a_single_output_is_refused(outputs):
+    objective = CoTuning()
+    objective.set_outputs(outputs)
+    objective.meet(ending(5, max(outputs, 1)), ending(5, SOURCES))
+    with pytest.raises(ValueError, match="give it one per class"):
+        objective.build({"stage1": (1, 5)}, {})

@@ -80,7 +80,13 @@ class CoTuning(nn.Module):
         self.register_buffer("relationship", torch.full((max(self.classes, 1), sources), 1 / sources))
 
     def build(self, student_shapes: Mapping[str, tuple[int, ...]], teacher_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Nothing depends on shapes; says that features are looked at."""
+        """Nothing depends on shapes; says that features are looked at.
+
+        Raises:
+            ValueError: the student has a single output, and the relationship is of one class with another.
+        """
+        if self.classes < 2:
+            raise ValueError("each class is related to the source's, and the student has a single output; give it one per class")
 
     def probe(self, student: Trial, teacher: Trial | None) -> str:
         """Estimates the relationship on the start's answers.
