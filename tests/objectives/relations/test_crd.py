@@ -116,6 +116,40 @@ def test_the_constant_is_measured_once_and_kept_by_a_resumed_run():
     assert torch.equal(resumed.constants, before)
 
 
+def test_the_constant_is_measured_on_the_first_batch_that_has_another_class():
+    step = one_tap()
+    alike = replace(step, batch=replace(step.batch, ids=torch.arange(6), labels=torch.zeros(6, dtype=torch.int64)))
+    objective = made(step, negatives="classes")
+    objective(alike)
+    assert torch.equal(objective.constants, torch.zeros(2).double())
+    mixed = replace(step, batch=replace(step.batch, ids=torch.arange(6, 12), labels=torch.tensor([1, 1, 2, 2, 0, 1])))
+    objective(mixed)
+    (student, teacher), labels = (rows.detach() for rows in embeddings(objective, mixed)), mixed.batch.labels
+    remembered = [(objective.student_bank[place], objective.teacher_bank[place], alike.batch.labels[place]) for place in range(6)]
+    remembered += list(zip(student, teacher, labels, strict=True))
+    expected = []
+    for own, side in ((student, 1), (teacher, 0)):
+        scores = [
+            torch.exp(anchor @ row[side] / SMALL["temperature"])
+            for anchor, label in zip(own, labels, strict=True)
+            for row in remembered
+            if row[2] != label
+        ]
+        expected.append(torch.stack(scores).mean())
+    torch.testing.assert_close(objective.constants, torch.stack(expected))
+    before = objective.constants.clone()
+    objective(alike)
+    assert torch.equal(objective.constants, before)
+
+
+def test_batches_of_one_sample_are_measured_once_there_is_another():
+    step, objective = one_tap(), made(one_tap())
+    objective(step.select(torch.tensor([0])))
+    assert torch.equal(objective.constants, torch.zeros(2).double())
+    objective(step.select(torch.tensor([1])))
+    assert (objective.constants > 0).all()
+
+
 def test_a_training_step_never_waits_for_the_device():
     step = map_tensors(one_tap(), lambda _, tensor: tensor.to("meta"))  # holds no values: asking for one raises
     values = made(one_tap()).to("meta")(step)

@@ -27,6 +27,7 @@ CARD = Card(
     tasks=("classification", "multilabel", "regression"),
     cost="two banks of bank_size x dimensions numbers (17 MB by default), two products [batch, dimensions] x [dimensions, bank_size]",
 )
+LOOKS = 100  # steps in which negatives are looked for to measure the constant; only the device knows whether a batch has any
 
 
 def crd_loss(
@@ -73,8 +74,8 @@ class CRD(nn.Module):
         momentum: how much of a remembered embedding stays when its sample comes again.
         negatives: samples takes all others; classes only those of other classes, the authors' default, for which labels have to be class
             numbers (an unlabelled sample is of no class).
-        form: code divides the critic's exponentials by their mean on the first batch, held from then on; the published results come from
-            it. paper takes k = 1 / bank_size, the noise of a draw from as many samples.
+        form: code divides the critic's exponentials by their mean on the first batch that has negatives, held from then on; the published
+            results come from it. paper takes k = 1 / bank_size, the noise of a draw from as many samples.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class CRD(nn.Module):
         self.register_buffer("owners", torch.full((bank_size + 1,), -1))
         self.register_buffer("owner_labels", torch.full((bank_size + 1,), -1))
         self.register_buffer("constants", torch.zeros(2))  # 0: not measured yet
-        self._measured = False
+        self._looks = 0
 
     def build(self, student_shapes: Mapping[str, tuple[int, ...]], teacher_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Makes the embeddings.
@@ -156,12 +157,13 @@ class CRD(nn.Module):
         self.owners.index_copy_(0, places, ids)
         self.owner_labels.index_copy_(0, places, labels)
         self.owners[-1], self.owner_labels[-1] = -1, -1
-        if not self._measured and len(ids) > 1:
+        if self._looks < LOOKS:
             self._measure(self._allowed(ids, labels), student, teacher)
-            self._measured = True
+            self._looks += 1
 
     def _measure(self, allowed: Tensor, student: Tensor, teacher: Tensor) -> None:
         pairs = ((student, self.teacher_bank), (teacher, self.student_bank))
         scores = torch.stack([torch.exp(anchors @ bank[:-1].T / self.temperature) for anchors, bank in pairs])
         means = torch.where(allowed, scores, 0.0).sum((1, 2)) / allowed.sum().clamp(min=1)
-        self.constants.copy_(torch.where(self.constants > 0, self.constants, means))  # a resumed run has measured before
+        # a mean over no pairs is 0, which is not measured; a batch before this one, or before a run was resumed, may have been measured
+        self.constants.copy_(torch.where(self.constants > 0, self.constants, means))
