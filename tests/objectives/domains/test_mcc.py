@@ -49,3 +49,13 @@ def test_weights_with_a_gradient_are_caught():
         return (1 - (confusion / confusion.sum(1, keepdim=True)).diagonal()).mean()
 
     assert_caught(MCC, wrong, mcc_reference, "gradient", make_step=two_domains, particulars=Particulars(surrogate=weights_held))
+
+
+def test_a_class_of_almost_no_probability_has_a_finite_gradient():
+    for gap in (20, 45, 60, 90, 100, 103, 110):  # at float32, exp(-87) is the last normal number and exp(-103) the last one above 0
+        logits = torch.tensor([[0.0, 0.5, -gap], [1.0, 0.2, -gap]], requires_grad=True)
+        value = mcc_loss(logits, torch.ones(2, dtype=torch.int64), temperature=1.0)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(logits.grad).all(), gap
+        assert logits.grad.abs().max() < 1, gap

@@ -44,7 +44,8 @@ def mcc_loss(student_logits: Float[Tensor, "batch classes"], domains: Int[Tensor
     weights = mask.sum() * weights / torch.where(total > 0, total, 1.0)
     confusion = (p * weights[:, None]).T @ p
     rows = confusion.sum(1, keepdim=True)
-    confusion = confusion / torch.where(rows > 0, rows, 1.0)  # a class that nobody gives any probability has no row
+    # a class that nobody gives any probability has no row; nor has one whose square, by which the gradient is divided, is rounded to 0
+    confusion = confusion / torch.where(rows > torch.finfo(rows.dtype).tiny ** 0.5, rows, 1.0)
     return (confusion.sum() - confusion.trace()) / classes
 
 
