@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transfuse.core.card import Card
 from transfuse.core.numerics import UNKNOWN, at_least_fp32, kl_divergence, log_softmax_at
 from transfuse.core.types import Step
-from transfuse.objectives.outputs._divergence import require_same_outputs, require_temperature
+from transfuse.objectives.outputs._divergence import require_classes, require_same_outputs, require_temperature
 
 CARD = Card(
     title="Knowledge amalgamation by a probabilistic join of class sets",
@@ -59,14 +59,16 @@ def joined(
     logits side by side, as amalgamation of disjoint sets has it.
 
     With a_c = 1/K sum_k p_k(c) + mixture m_c the solution is q_c = a_c / (mixture + sum_(k: c in C_k) exp t_k), where the K numbers t
-    minimise the convex sum_c a_c log(mixture + sum_(k: c in C_k) exp t_k) - 1/K sum_k t_k; Newton's method finds them, in float64.
+    minimise the convex sum_c a_c log(mixture + sum_(k: c in C_k) exp t_k) - 1/K sum_k t_k; Newton's method finds them, in float64. Its
+    rounds are few, so that a step costs little: up to 0.01 of a probability is left where six sure teachers overlap in a class or two each,
+    at a mixture of 1e-3 or more; below that the minimum lies so far away that it can be 0.6 and more, which the class refuses.
     Deviations from the paper: the second term, and that q is found for every sample by itself in each step.
 
     Args:
         teachers_logits: one per teacher, over all classes; `core.numerics.UNKNOWN` for a class that the teacher doesn't know.
         temperature: of p_k; energies are taken at 1.
         evidence: how much speaks for each teacher.
-        mixture: weight of the second term.
+        mixture: weight of the second term; at least 1e-3, see above.
 
     Raises:
         ValueError: no teacher, or a temperature that is not positive.
@@ -101,7 +103,8 @@ def _set_totals(
         slope = (above[..., None] * shares).sum(1) - 1 / count
         curvature = torch.diag_embed((above[..., None] * shares).sum(1)) - torch.einsum("bc,bci,bcj->bij", above, shares, shares)
         curvature = curvature + 1e-12 * torch.eye(count, dtype=t.dtype, device=t.device)
-        step = torch.linalg.solve(curvature, slope[..., None])[..., 0]
+        # never singular by the line above; `solve` would ask the device about it in every round, and wait for its answer
+        step = torch.linalg.solve_ex(curvature, slope[..., None], check_errors=False).result[..., 0]
         t = (t - step / (step.abs().amax(-1, keepdim=True) / LONGEST).clamp(min=1)).clamp(-FARTHEST, FARTHEST)
     return mixture + (member * t.exp()[:, None]).sum(-1)
 
@@ -116,8 +119,9 @@ def amalgamate_loss(
     """T^2 KL(q || student's prediction at temperature T) per sample, in nats, with the join q of `joined`.
 
     Raises:
-        ValueError: no teacher, temperature not positive, or other numbers of outputs.
+        ValueError: no teacher, temperature not positive, other numbers of outputs, or a single one.
     """
+    require_classes(student_logits, why="classes are joined, and a softmax over one logit is always 1")
     for logits in teachers_logits:
         require_same_outputs(student_logits, logits)
     log_q = joined(teachers_logits, temperature, evidence, mixture)
@@ -130,11 +134,12 @@ class Amalgamate(nn.Module):
     Args:
         temperature: softens teachers and student.
         evidence: what speaks for a teacher knowing a sample: the energy of its logits, or nothing (all count alike).
-        mixture: weight of the mixture of the teachers beside their agreement on classes that several know; larger trusts evidence more.
+        mixture: weight of the mixture of the teachers beside their agreement on classes that several know; larger trusts evidence more,
+            and below 1e-3 the join would be far from its minimum after the few rounds that a step can afford.
     """
 
     def __init__(
-        self, temperature: Annotated[float, Gt(0)] = 1.0, evidence: Evidence = "energy", mixture: Annotated[float, Ge(1e-6)] = 0.1
+        self, temperature: Annotated[float, Gt(0)] = 1.0, evidence: Evidence = "energy", mixture: Annotated[float, Ge(1e-3)] = 0.1
     ):
         super().__init__()
         self.temperature, self.mixture = temperature, mixture
