@@ -35,8 +35,8 @@ FARTHEST = 60.0
 
 
 def known_classes(teachers_logits: Float[Tensor, "teachers batch classes"]) -> Bool[Tensor, "teachers batch classes"]:
-    """Which classes each teacher knows: it says `UNKNOWN` (or less) about the others."""
-    return teachers_logits > UNKNOWN
+    """Which classes each teacher knows: it says `UNKNOWN` (or less) about the others; NaN is no way to say so."""
+    return ~(teachers_logits <= UNKNOWN)
 
 
 def joined(
