@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,3 +73,20 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
     (tmp_path / ".step_000000001.99.tmp").write_bytes(b"half")
     Checkpoints(tmp_path).save(2, {"step": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step_000000002.pt"]
+
+
+def test_of_several_processes_the_first_one_alone_deletes(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "student")
+    checkpoints.save(1, {"step": 1})
+    monkeypatch.setattr("transfuse.core.ranks.rank", lambda: 1)
+    checkpoints.clear()
+    assert len(files(tmp_path / "student")) == 1
+    monkeypatch.setattr("transfuse.core.ranks.rank", lambda: 0)
+    checkpoints.clear()
+    assert files(tmp_path) == []
+
+
+def test_a_folder_that_somebody_else_deleted_meanwhile_is_no_trouble(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # a moment ago it was there
+    Checkpoints(tmp_path / "student").clear()
+    Checkpoints(None).clear()

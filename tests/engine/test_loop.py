@@ -279,3 +279,15 @@ def test_a_resumed_run_says_where_the_same_bits_are_not_promised(problem, tmp_pa
     _, outcome, _ = trained(problem, folder=tmp_path, **changes)
     notes = [note for note in outcome.notes if "bits" in note]
     assert (notes == []) if said is None else (said in notes[0])
+
+
+def test_a_resumed_optimiser_counts_its_steps_on_the_cpu_whatever_trains(problem, tmp_path):
+    changes = {"optimizer": ("adamw", {"lr": 0.01}), "ema": 0.9, "select": "best", "snapshots": 1}
+    trained(problem, evaluate=scores([0.5]), folder=tmp_path, **changes)
+    stepper = Supervised(network(), PLAIN, [weighted("cross_entropy")])
+    loop = Loop(stepper, problem.loader(), settings(**changes), scores([0.5]), Checkpoints(tmp_path))
+    loop.loader.device = torch.device("cuda")
+    loop._resume()
+    found = [entry["step"] for entry in loop.optimizer.state.values()]
+    assert len(found) == 4
+    assert all(step.device.type == "cpu" and step == 20 for step in found)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from transfuse.core import ranks
 from transfuse.errors import RunError
 
 KEPT = 2  # the newest and one to fall back to
@@ -54,25 +56,32 @@ class Checkpoints:
         for old in (*self._paths()[:-KEPT], *self._torn()):
             old.unlink(missing_ok=True)
 
-    def load(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest whole state and a note for each damaged file that was passed over; None where nothing whole is left."""
+    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole state and a note for each damaged file that was passed over; None where nothing whole is left.
+
+        Tensors are on the CPU: modules and optimisers copy to their own device what belongs there. An optimiser's step counters don't; on
+        a GPU each of them would be waited for in every step.
+        """
         notes = []
         for path in reversed(self._paths()):
             content = path.read_bytes()
             digest, archive = content[:64], content[64:]
             if hashlib.sha256(archive).hexdigest().encode() == digest:
-                return torch.load(io.BytesIO(archive), map_location=device, weights_only=True), notes
+                return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True), notes
             notes.append(f"{path} is damaged (its hash differs); falling back to the checkpoint before it")
         if notes:
             notes.append(f"no whole checkpoint is left in {self.folder}: this training starts over")
         return None, notes
 
     def clear(self) -> None:
-        """Deletes all of them, once the run's results are written."""
+        """Deletes all of them, once the run's results are written; of several processes the first one does it."""
+        if self.folder is None or ranks.rank() != 0:
+            return
         for path in (*self._paths(), *self._torn()):
             path.unlink(missing_ok=True)
-        if self.folder is not None and self.folder.exists() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        with suppress(FileNotFoundError):  # there was nothing to keep, or another one deleted the folder just now
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def _torn(self) -> list[Path]:
         """What a process that was killed while writing left behind; one process alone writes here."""

@@ -86,6 +86,12 @@ class Loop:
             KeyboardInterrupt: asked to stop; the state is saved.
             RecipeError: memory ran out and a batch-level objective forbids splitting the batch.
         """
+        try:
+            return self._fit()
+        finally:
+            parallel.unwrap(self.module)  # whoever is given the network, or trains it again, finds its own layers in it
+
+    def _fit(self) -> Outcome:
         self._resume()
         self.module.train()
         began = time.monotonic() - self.state.seconds
@@ -264,7 +270,8 @@ class Loop:
         assert self.evaluate is not None
         self._check()
         network = self.ema.module if self.ema is not None else self.kept
-        metrics = self.evaluate(network)
+        # each rank's own figures may differ in a bit, and ranks that stop at different steps wait for each other for ever
+        metrics = parallel.agreed(self.evaluate(network))
         value = metrics[self.settings.metric]
         sign = 1 if self.settings.higher_is_better else -1
         better = self.state.best is None or sign * value > sign * self.state.best
@@ -329,7 +336,7 @@ class Loop:
         ranks.barrier()
 
     def _resume(self) -> None:
-        content, notes = self.checkpoints.load(self.loader.device)
+        content, notes = self.checkpoints.load()
         ranks.barrier()  # all have looked before the first one writes
         for note in notes:
             self._say(note)

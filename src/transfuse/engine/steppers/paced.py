@@ -43,7 +43,7 @@ class Paced:
             self.combine = combine  # the loop asks whether there is one
 
     def _norms(self) -> list[nn.Module]:
-        """Layers with running statistics; found anew each time, since converting to SyncBatchNorm replaces them."""
+        """Layers with running statistics; found anew each time, since layers may be replaced."""
         return [layer for layer in self._student.modules() if getattr(layer, "running_mean", None) is not None]
 
     @property
