@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,10 +267,10 @@ def test_a_teacher_that_is_asked_about_turned_pictures_alone_is_asked_live_and_n
     values = recipe(tmp_path, "run", teacher=first[1], objectives=["cross_entropy", {"sskd": {"preparation": 0.5}}])
     assert fill(from_values(values)) == EXACT
     assert all(entry.about["views"] == "exact" for entry in entries(tmp_path / "cache"))
-    read_only(tmp_path / "cache")
-    assert distill.run(from_values(values)).summary["teacher_forwards"] > 0
     shown_upright = {**values, "objectives": ["kd", "sskd"], "cache": {"dir": str(tmp_path / "other")}}
     assert fill(from_values(shown_upright)) == 2 * POOL + EXACT
+    read_only(tmp_path / "cache")
+    assert distill.run(from_values(values)).summary["teacher_forwards"] > 0
 
 
 def test_a_teacher_is_counted_and_let_go_with_the_loader_that_it_fetched_from(first, tmp_path):
@@ -306,6 +307,26 @@ def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):
     assert f"{asked:,} samples were asked about now" in done.stderr
     assert all(entry.filled == 1.0 for entry in entries(tmp_path / "cache"))
     assert fill(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))) == 0
+
+
+def test_processes_wait_for_each_others_shares_before_they_add_up(monkeypatch):
+    class Nothing:
+        def __init__(self, recipe, reporter):
+            self.context = SimpleNamespace(device="cpu")
+
+        def units(self):
+            return []
+
+        def finish(self):
+            return 0
+
+    done: list[str] = []
+    monkeypatch.setattr("transfuse.jobs.fill.Filling", Nothing)
+    monkeypatch.setattr("transfuse.jobs.fill._say_done", lambda filling, total, asked: None)
+    monkeypatch.setattr("transfuse.engine.parallel.wait_for_all", lambda: done.append("waited"))
+    monkeypatch.setattr("transfuse.core.ranks.sum_over_ranks", lambda values: done.append("added up") or values)
+    fill(None)
+    assert done == ["waited", "added up"]
 
 
 def test_what_another_process_is_at_is_left_alone_and_looked_at_last(first, tmp_path, monkeypatch):

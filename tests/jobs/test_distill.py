@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import transfuse
-from transfuse.core.types import ModelRequest
+from transfuse.core.preprocess import Preprocess
+from transfuse.core.types import Model, ModelRequest
 from transfuse.errors import DataError, ModelError, RecipeError, RunError
+from transfuse.jobs.deliver import finish
 from transfuse.models import open_model
 
 from .conftest import lines
@@ -325,3 +327,16 @@ def test_a_live_regression_teacher_predicts_in_the_targets_own_units(tmp_path):
     assert run.summary["teachers"]["teacher"]["metrics"]["rmse"] < 0.1
     assert run.summary["models"]["student"]["metrics"]["rmse"] < 5
     assert "val: 0.2" in (run.path / "recipe.resolved.yaml").read_text()
+
+
+def test_a_trained_network_is_asked_on_the_device_of_the_process_and_comes_back(monkeypatch):
+    class Travelling(nn.Linear):
+        def to(self, device):
+            travelled.append(str(device))
+            return self
+
+    travelled: list[str] = []
+    monkeypatch.setattr("transfuse.engine.parallel.own_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(finish, "predict", lambda network, samples, preprocess, device: travelled.append(f"asked on {device}"))
+    finish.asking(Model(Travelling(2, 2), "live:Travelling", preprocess=Preprocess()))(None)
+    assert travelled == ["cuda:0", "asked on cuda:0", "cpu"]

@@ -168,6 +168,7 @@ def fill(recipe: Recipe, reporter: Reporter | None = None) -> int:
                 asked, done = asked + answered, done + unit.stop - unit.start
         waiting, others = others, []
     asked += sum(filling.complete(unit) or 0 for unit in mine if filling.lacks(unit))  # somebody may have deleted the cache meanwhile
+    parallel.wait_for_all()  # the sum's own time limit is for processes that come to it together, and shares may take hours
     everybody = int(ranks.sum_over_ranks(torch.tensor(asked, device=filling.context.device)))
     if ranks.rank() == 0:
         everybody += filling.finish()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transfuse.core import ranks
 from transfuse.core.types import DataSet, Model, Samples
+from transfuse.engine import parallel
 from transfuse.evaluate import budget as budgets
 from transfuse.evaluate import cost, metrics
 from transfuse.evaluate.predict import original_units, predict
@@ -133,13 +134,17 @@ def report(context: Context) -> None:
 
 
 def asking(model: Model) -> Ask:
-    """A function from samples to the model's outputs."""
+    """A function from samples to the model's outputs, computed on this process's device; the model is back where it was afterwards."""
     assert model.preprocess is not None
     preprocess = model.preprocess
 
     def ask(samples: Samples) -> Tensor:
-        device = next((parameter.device for parameter in model.network.parameters()), torch.device("cpu"))
-        return predict(model.network, samples, preprocess, device=device)
+        network, device = model.network, parallel.own_device()
+        home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+        try:
+            return predict(network.to(device), samples, preprocess, device=device)
+        finally:
+            network.to(home)
 
     return ask
 
