@@ -39,3 +39,12 @@ def test_a_network_of_columns_has_nothing_for_auto(capsys):
 def test_a_wrong_question_is_answered_with_what_is_wrong(arguments, message, capsys):
     assert run(["taps", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", ["5", "3x8x8"])
+def test_an_input_that_another_runtime_refuses_is_answered_too(tmp_path, capsys, shape):
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    from tests.models.test_onnx import write
+
+    assert run(["taps", write(tmp_path / "net.onnx"), "--input", shape]) == 2
+    assert "can't take an input of shape" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import transfuse
+from transfuse.cli import main
 from transfuse.core.protocols import Silent
 from transfuse.errors import DataError, ModelError, NumericsError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import resume, rundir
@@ -242,3 +243,40 @@ def test_a_teacher_of_another_split_of_the_same_data_is_named(job):
     notes = json.loads((again.path / "reasons.json").read_text())["notes"]
     assert not any("another split" in note for note in notes)
     assert any("all answers came from the cache" in note for note in notes)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A folder with tables of 8, 5 and 1 columns and the run of a student of the first, which has a mean and std for each column."""
+    folder = tmp_path_factory.mktemp("tables")
+    values = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
+    for columns in (8, 5, 1):
+        parts = {
+            f"{kind}_{part}": array[rows]
+            for part, rows in (("train", slice(60)), ("test", slice(60, 90)))
+            for kind, array in (("x", values[:, :columns]), ("y", (values[:, 0] > 0).astype(np.int64)))
+        }
+        np.savez(folder / f"{columns}.npz", **parts)
+    learnt = {"data": f"arrays:{folder / '8.npz'}", "student": "builtin:mlp", "teacher": {"source": "builtin:mlp", "train": {"steps": 2}}}
+    transfuse.distill(**learnt, train={"steps": 2}, control="none", out=folder / "run", cache={"dir": str(folder / "cache")})
+    return folder
+
+
+@pytest.mark.parametrize("columns", [5, 1])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval run:{run}",
+        "distill teacher=run:{run} student=builtin:mlp",
+        "finetune model=run:{run}",
+        "extract model=run:{run}",
+        "export run:{run} target=onnx",
+        "export {run} target=onnx",
+        "fuse sources.a=run:{run} sources.b=run:{run}#teacher",
+    ],
+)
+def test_data_of_another_width_than_the_model_meet_one_message_in_every_verb(tables, tmp_path, capsys, columns, words):
+    asked = words.format(run=tables / "run").split()
+    assert main.run([*asked, f"data=arrays:{tables / f'{columns}.npz'}", f"out={tmp_path / 'out'}"]) == 2
+    assert f"the model takes 8 columns, the data have {columns}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from torch import nn
 
 from transfuse.core.types import ModelRequest
 from transfuse.errors import ModelError
-from transfuse.evaluate.cost import tensor_bytes
+from transfuse.evaluate.cost import latencies, tensor_bytes
 from transfuse.models import open_model
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -109,3 +109,23 @@ def test_its_size_is_that_of_its_file_with_the_weights_beside_it(tmp_path):
     assert tensor_bytes(open_model(place).network) == alone + 32  # and the digest
     (tmp_path / "net.onnx.data").write_bytes(bytes(1000))
     assert tensor_bytes(nn.Sequential(open_model(place).network)) == alone + 1032
+
+
+def test_inputs_that_a_graph_cannot_take_are_a_runtime_error_as_of_any_network(tmp_path):
+    network = open_model(write(tmp_path / "net.onnx")).network
+    with pytest.raises(RuntimeError, match="Got: 5 Expected: 4"):
+        network(torch.zeros(2, 5))
+    with pytest.raises(RuntimeError, match="rank"):
+        network(torch.zeros(2, 1, 2, 2))
+
+
+def test_an_open_batch_around_a_fixed_one_costs_the_larger_batches_their_latency(tmp_path):
+    write(tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 4], dtype=np.int64), "single"))
+    model.graph.node[1].CopyFrom(onnx.helper.make_node("Reshape", ["values", "single"], ["flat"]))
+    onnx.save(model, tmp_path / "net.onnx")
+    found, reasons = latencies(open_model(f"onnx:{tmp_path / 'net.onnx'}").network, torch.zeros(1, 4), runs=1)
+    assert found["batch_1"] is not None
+    assert found["batch_8"] is None
+    assert "can't take a batch of 8" in reasons["latency_ms.batch_8"]

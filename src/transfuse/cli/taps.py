@@ -55,8 +55,9 @@ def command(
     example = torch.zeros(1, *shape)
     try:
         nodes = tree(opened.network, example)
-    except (RuntimeError, ValueError, TypeError) as error:
-        what = f"can't take an input of shape {list(shape)}: {str(error).splitlines()[0]}"
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:  # timm and transformers assert the size of pictures
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"can't take an input of shape {list(shape)}: {why}"
         raise ModelError(what, where=model, fix="say the shape: --input 3x224x224") from error
     try:
         chosen = auto(opened.network, example)

@@ -27,7 +27,8 @@ class Preprocess:
     Args:
         size: (height, width) of the model's input; None leaves the size.
         channels: 1 or 3; None leaves them.
-        mean, std: per channel or column, after `scale`; one value serves all. Empty means no normalisation.
+        mean, std: per channel or column, after `scale`; one value serves all, three make a grey picture one of three channels. Empty means
+            no normalisation.
         scale: factor for raw values; 1/255 for 8-bit images, 1 for tables.
         crop: fraction of the resized picture that the centre crop keeps, as in timm's `crop_pct`.
         resize: "squash" ignores the aspect ratio; "short_side" resizes the shorter side to size / crop and crops the centre;
@@ -64,14 +65,28 @@ class Preprocess:
         return cls(**values)
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Raw [n, channels or columns, ...] -> scaled and normalised float32."""
+        """Raw [n, channels or columns, ...] -> scaled and normalised float32.
+
+        Raises:
+            ModelError: mean or std belong to another number of channels or columns.
+        """
         values = values.float() * self.scale if self.scale != 1.0 else values.float()
         if self.mean or self.std:
+            self._refuse_width(values)
             shape = (1, -1) + (1,) * (values.ndim - 2)
             mean = torch.tensor(self.mean or (0.0,), device=values.device).view(shape)
             std = torch.tensor(self.std or (1.0,), device=values.device).view(shape)
             values = (values - mean) / std
         return values
+
+    def _refuse_width(self, values: Tensor) -> None:
+        """Broadcasting would fail far from the reason or, worse, make eight columns of one without a word."""
+        width, kind = values.shape[1], "columns" if values.ndim == 2 else "channels"
+        fits = {0, 1, width} | ({3} if kind == "channels" and width == 1 else set())  # grey pictures become three equal channels
+        for given in (self.mean, self.std):
+            if len(given) not in fits:
+                fix = f"its preprocess has a mean and std for each of them: give {len(given)} {kind}, or choose another model"
+                raise ModelError(f"the model takes {len(given)} {kind}, the data have {width}", fix=fix)
 
     def __call__(self, raw: Tensor) -> Tensor:
         """The training path: a whole raw batch [n, channels, height, width] or [n, columns] on its device -> model inputs.

@@ -66,7 +66,11 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(np.asarray(outputs, dtype=np.float32)).to(inputs.device)
 
     def _run(self, array: np.ndarray) -> np.ndarray:
-        return self.session().run([self.output], {self.input: array})[0]
+        session = self.session()
+        try:
+            return session.run([self.output], {self.input: array})[0]
+        except Exception as error:  # see _session; whoever asks a network expects a RuntimeError of inputs that it can't take
+            raise RuntimeError(" ".join(str(error).split())[:300]) from error
 
     def _in_batches(self, array: np.ndarray, batch: int) -> np.ndarray:
         missing = -len(array) % batch

@@ -295,13 +295,17 @@ def answer_of(model: Model, data: DataSet, where: str) -> Any:
     Raises:
         ModelError: it can't take the inputs.
     """
-    prepared = example(model, data)
+    shape = (1, *data.input_shape)
     try:
+        prepared = example(model, data)
+        shape = tuple(prepared.shape)
         with torch.no_grad():
             return model.network.eval()(prepared)
+    except ModelError as error:
+        raise ModelError(error.what, error.where or where, error.fix or "choose another model") from error
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:  # transformers assert the size of pictures
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        what = f"{model.source} can't take inputs of shape {tuple(prepared.shape)}: {why}"
+        what = f"{model.source} can't take inputs of shape {shape}: {why}"
         pictures = f"say what it takes, such as {where}.preprocess={{size: 224, channels: 3}}, or " if data.modality == "image" else ""
         raise ModelError(what, where=f"{where}.preprocess" if pictures else where, fix=f"{pictures}choose another model") from error
 
