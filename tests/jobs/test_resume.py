@@ -182,6 +182,30 @@ def test_a_run_with_live_objects_says_what_it_needs_to_go_on(tmp_path):
     assert run.summary["models"]["student"]["metrics"]["accuracy"] >= 0
 
 
+@pytest.mark.parametrize(("source", "size"), [("bundled:digits", "8"), ("bundled:wine", "null")])
+def test_an_evaluation_of_named_data_says_what_auto_became_and_goes_on(tmp_path, source, size):
+    out = tmp_path / "run"
+    first = transfuse.eval("builtin:mlp", source, out=out).summary
+    resolved = (out / "recipe.resolved.yaml").read_text()
+    assert f"size: {size}" in resolved
+    assert "task: classification" in resolved
+    (out / "summary.json").unlink()
+    assert transfuse.resume(out).summary["models"]["mlp"]["metrics"] == first["models"]["mlp"]["metrics"]
+
+
+def test_an_evaluation_of_live_modules_says_what_it_needs_to_go_on(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    data = ((torch.randn(100, 4, generator=generator), torch.randint(0, 3, (100,), generator=generator)),) * 2
+    mine, teacher, out = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), tmp_path / "run"
+    first = transfuse.eval({"mine": mine}, {"source": data}, teacher=teacher, out=out).summary
+    (out / "summary.json").unlink()
+    (out / "predictions/mine.npz").unlink()
+    with pytest.raises(RunError, match=r"data, teacher, teachers\.mine"):
+        transfuse.resume(out)
+    again = transfuse.resume(out, data=data, teacher=teacher, teachers={"mine": mine}).summary
+    assert again["models"]["mine"]["metrics"] == first["models"]["mine"]["metrics"]
+
+
 @pytest.mark.parametrize(("name", "words"), [("nothing", "no such run"), ("empty", "not a run folder")])
 def test_a_folder_that_is_no_run_is_refused(tmp_path, name, words):
     (tmp_path / "empty").mkdir()

@@ -18,6 +18,7 @@ from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.runner import runner_of
 from transfuse.jobs.tracking import tell_summary
 from transfuse.recipe.adapt import AdaptRecipe
+from transfuse.recipe.eval import EvalRecipe
 from transfuse.recipe.extract import ExtractRecipe
 from transfuse.recipe.finetune import FinetuneRecipe
 from transfuse.recipe.fuse import FuseRecipe
@@ -25,7 +26,7 @@ from transfuse.recipe.load import load, values_of
 from transfuse.recipe.schema import TaughtRecipe
 from transfuse.recipe.together import TogetherRecipe
 
-OneRun = TaughtRecipe | AdaptRecipe | ExtractRecipe | FinetuneRecipe | FuseRecipe | TogetherRecipe
+OneRun = TaughtRecipe | AdaptRecipe | EvalRecipe | ExtractRecipe | FinetuneRecipe | FuseRecipe | TogetherRecipe
 """Recipes of jobs that leave one run, whose live objects are known by name."""
 
 
@@ -104,7 +105,7 @@ def left_auto(values: Any, key: str = "") -> Iterator[str]:
 def missing_live(recipe: OneRun, live: Live) -> list[str]:
     """Recipe keys whose live object is not at hand."""
     missing = missing_data(recipe, live)
-    trained = recipe.model if isinstance(recipe, (ExtractRecipe, FinetuneRecipe)) else recipe.student
+    trained = recipe.model if isinstance(recipe, (ExtractRecipe, FinetuneRecipe)) else getattr(recipe, "student", None)
     if trained is not None and trained.source.startswith("live") and live.student is None:
         missing.append("student")
     missing += [
@@ -115,6 +116,9 @@ def missing_live(recipe: OneRun, live: Live) -> list[str]:
     if isinstance(recipe, FuseRecipe):
         taught = [name for name, block in recipe.sources.items() if block.source.startswith("live") and name not in live.teachers]
         missing += [f"teachers.{name}" for name in taught]
+    if isinstance(recipe, EvalRecipe):
+        measured = [name for name, block in recipe.models.items() if block.source.startswith("live") and name not in live.models]
+        missing += [f"teachers.{name}" for name in measured]
     peers = getattr(recipe, "peers", {})
     missing += [f"peers.{name}" for name, block in peers.items() if block.source.startswith("live") and name not in live.peers]
     listed = getattr(recipe, "objectives", None)
@@ -131,5 +135,5 @@ def missing_data(recipe: OneRun, live: Live) -> list[str]:
         blocks = recipe.data_blocks.items()
         lacking = any(block.source.startswith("live") and key.rpartition(".")[2] not in given for key, block in blocks)
     else:
-        lacking = recipe.data.source.startswith("live") and live.data is None
+        lacking = recipe.data is not None and recipe.data.source.startswith("live") and live.data is None
     return ["data"] if lacking else []

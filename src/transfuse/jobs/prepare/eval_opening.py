@@ -17,11 +17,12 @@ from transfuse.errors import DataError, RecipeError
 from transfuse.evaluate import robustness
 from transfuse.jobs.context import Context
 from transfuse.jobs.parts.networks import align, check_outputs, preprocess_of, request_for
-from transfuse.jobs.prepare.opening import request_of
+from transfuse.jobs.prepare.opening import facts_about, request_of
 from transfuse.jobs.rundir import RunDir
 from transfuse.recipe.blocks import DataBlock, ModelBlock
 from transfuse.recipe.eval import EvalRecipe
 from transfuse.recipe.load import load
+from transfuse.recipe.resolve import resolve_data
 
 
 @dataclass
@@ -29,8 +30,8 @@ class Opened:
     """An evaluation that is ready: everything was opened and nothing was refused.
 
     Attributes:
-        recipe: with the data that are used.
-        reasons: why, where the recipe named none.
+        recipe: with the data that are used, resolved.
+        reasons: why these, where the recipe named none, and why each `auto` became what it is.
         data: opened.
         samples: the part that is looked at; labelled.
         models, teachers: by name, their outputs in the data's class order or units.
@@ -70,7 +71,9 @@ def prepare(recipe: EvalRecipe, context: Context) -> Opened:
         )
     }
     context.say(f"{data.source}: {len(samples):,} samples of the {'whole' if recipe.part == 'all' else recipe.part + ' part'}")
-    return Opened(recipe, reasons, data, samples, opened["models"], opened["teachers"])
+    resolved, decided = resolve_data(recipe, facts_about(data, [data.train], context, data.outputs))
+    assert isinstance(resolved, EvalRecipe)
+    return Opened(resolved, {**reasons, **decided}, data, samples, opened["models"], opened["teachers"])
 
 
 def _with_data(recipe: EvalRecipe, context: Context) -> tuple[EvalRecipe, dict[str, str]]:

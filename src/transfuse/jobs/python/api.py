@@ -332,10 +332,10 @@ def resume(
     Args:
         path: its folder.
         data, student, teacher, teachers: the live objects that it was started with; an extraction's model as student, data of
-            several sets by name as {"source": ..., "target": ...}, sources of a fusion as teachers.
+            several sets by name as {"source": ..., "target": ...}, sources of a fusion and models of an evaluation as teachers.
         objectives: live objectives, by their names in recipe.resolved.yaml.
         reporter: who is told.
         peers: live peers, by name.
     """
     named = {**({"teacher": teacher} if teacher is not None else {}), **dict(teachers or {})}
-    return resuming.resume(path, reporter, Live(data, student, named, dict(objectives or {}), dict(peers or {})))
+    return resuming.resume(path, reporter, Live(data, student, named, dict(objectives or {}), dict(peers or {}), named))
