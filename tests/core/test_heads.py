@@ -10,8 +10,8 @@ from transfuse.core.taps import Taps
 from transfuse.core.types import Target
 from transfuse.core.vision import import_torchvision
 from transfuse.errors import ModelError
-from transfuse.jobs.parts.networks import BinaryHead, Rescaled
-from transfuse.models.classes import SelectedOutputs
+from transfuse.jobs.parts.networks import BinaryHead, rescaling
+from transfuse.models.classes import Rescaled, SelectedOutputs
 
 
 class Twins(nn.Module):
@@ -63,7 +63,7 @@ TARGETS = (Target(["a", "b"], [1.0, 2.0], [3.0, 0.5]), Target(["a", "b"], [0.0, 
     [
         (4, lambda inner: SelectedOutputs(inner, [3, 1])),
         (2, lambda inner: BinaryHead(inner, 1)),
-        (2, lambda inner: Rescaled(inner, *TARGETS)),
+        (2, lambda inner: Rescaled(inner, *rescaling(*TARGETS))),
     ],
     ids=["selected", "one logit", "rescaled"],
 )

@@ -15,9 +15,10 @@ from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs import check, distill, resume
 from transfuse.jobs.context import Context, Live
 from transfuse.jobs.parts.initialisation import bare, initialise
-from transfuse.jobs.parts.networks import Rescaled, open_student
+from transfuse.jobs.parts.networks import open_student, rescaling
 from transfuse.jobs.rundir import RunDir
 from transfuse.models import load_weights, open_model, save_model
+from transfuse.models.classes import Rescaled
 from transfuse.recipe.load import from_values
 
 from .test_distill import same, weights
@@ -113,7 +114,7 @@ def test_rows_of_the_last_layer_are_in_the_order_of_the_datas_classes(tmp_path):
 def test_targets_in_another_scaling_become_part_of_the_last_layer():
     inner = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)).eval()
     given, wanted = Target(["y"], [3.0], [2.0]), Target(["y"], [-1.0], [5.0])
-    around = Rescaled(inner, given, wanted).eval()
+    around = Rescaled(inner, *rescaling(given, wanted)).eval()
     part = (torch.randn(30, 4), torch.randn(30))
     data = open_data((part, part), DataRequest())
     network = bare(Model(around, "x", preprocess=data.preprocess), data)

@@ -7,9 +7,10 @@ from torch import nn
 
 import transfuse
 from transfuse.core.preprocess import Preprocess
-from transfuse.core.types import DataRequest, Model
+from transfuse.core.types import DataRequest, Model, ModelRequest
 from transfuse.jobs.parts.networks import as_binary, preprocess_of
 from transfuse.jobs.prepare.refusals import one_answer
+from transfuse.models import open_model, save_model
 from transfuse.objectives import cross_entropy_loss, kd_loss
 from transfuse.recipe.blocks import ModelBlock
 
@@ -160,3 +161,29 @@ def test_a_teacher_with_one_answer_to_everything_is_said_before_training(constan
     said = one_answer("teacher", Model(teacher, "live:Sequential", preprocess=data.preprocess), data)
     assert (said is not None) == constant
     assert said is None or ("says '3' about all of 32 validation samples" in said and "preprocess" in said)
+
+
+def test_a_single_logit_is_read_by_the_names_of_its_classes_in_every_verb(tmp_path):
+    model = open_model("builtin:mlp", ModelRequest(outputs=1, input_shape=(5,), options={"widths": []}))
+    with torch.no_grad():
+        model.network.linear.weight.copy_(knowing(1).weight)
+        model.network.linear.bias.zero_()
+    model.preprocess = Preprocess()
+    for name, classes in (("data", ["0", "1"]), ("other", ["1", "0"])):
+        model.classes = classes
+        save_model(model, tmp_path / f"{name}.safetensors", {})
+    sources = {name: f"file:{tmp_path / name}.safetensors" for name in ("data", "other")}
+    found = transfuse.eval(sources, {"source": halves()}, out=tmp_path / "eval").summary["models"]
+    right = found["data"]["metrics"]["accuracy"]
+    assert right > 0.95
+    assert found["other"]["metrics"]["accuracy"] == pytest.approx(1 - right)
+    run = transfuse.distill(
+        halves(60),
+        nn.Linear(5, 2),
+        sources["other"],
+        train={"steps": 2},
+        control="none",
+        out=tmp_path / "run",
+        cache={"dir": str(tmp_path)},
+    )
+    assert run.summary["teachers"]["teacher"]["metrics"]["accuracy"] < 0.05

@@ -65,6 +65,20 @@ def test_one_logit_serves_two_classes():
     assert chosen(fit_to_classes(model(1), ["no", "yes"], None), model(1)) == [0]
 
 
+def test_one_logit_for_the_other_class_is_negated():
+    original = model(1, ["yes", "no"])
+    fitted = fit_to_classes(original, ["no", "yes"], None)
+    assert torch.equal(fitted.network(INPUTS), -original.network(INPUTS))
+    assert fitted.classes == ["no", "yes"]
+    assert "negated" in fitted.notes[-1]
+    assert original.notes == []
+    assert fitted.network.get_submodule("linear") is original.network.get_submodule("linear")
+    table = Model(None, "predictions:x", classes=["yes", "no"], table=(np.array([1, 2]), torch.tensor([[2.0], [-1.0]])))
+    negated = fit_to_classes(table, ["no", "yes"], None).table
+    assert negated is not None
+    assert torch.equal(negated[1], torch.tensor([[-2.0], [1.0]]))
+
+
 @pytest.mark.parametrize(
     ("own", "mapping", "message"),
     [

@@ -62,6 +62,24 @@ def test_selected_outputs_travel(tmp_path):
     assert open_model(f"file:{tmp_path}/m.safetensors", ModelRequest(outputs=6)).network(inputs).shape == (5, 6)
 
 
+def test_a_single_logit_keeps_the_names_of_its_two_classes_in_their_order(tmp_path):
+    model = open_model("builtin:mlp", ModelRequest(outputs=1, input_shape=(3,)))
+    model.classes = ["yes", "no"]
+    save_model(model, tmp_path / "m.safetensors", {})
+    again = open_model(f"file:{tmp_path}/m.safetensors", ModelRequest())
+    assert again.classes == ["yes", "no"]
+    inputs = torch.rand(5, 3)
+    assert torch.equal(fit_to_classes(again, ["no", "yes"], None).network(inputs), -model.network(inputs))
+
+
+def test_a_negated_logit_is_not_written_as_the_plain_network_that_it_is_not(tmp_path):
+    model = open_model("builtin:mlp", ModelRequest(outputs=1, input_shape=(3,)))
+    model.classes = ["yes", "no"]
+    save_model(fit_to_classes(model, ["no", "yes"], None), tmp_path / "m.safetensors", {})
+    with pytest.raises(ModelError, match="doesn't say which network it belongs to"):
+        open_model(f"file:{tmp_path}/m.safetensors", ModelRequest())
+
+
 def test_a_live_model_is_saved_and_says_how_to_open_it(tmp_path):
     class Tied(nn.Module):
         def __init__(self):

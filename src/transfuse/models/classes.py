@@ -42,6 +42,46 @@ class SelectedOutputs(nn.Module):
         return self.network(inputs).index_select(1, self.outputs)
 
 
+class Around(nn.Module):
+    """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
+
+    Args:
+        inner: the network.
+    """
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "inner" or name.startswith("__"):
+                raise
+            return getattr(super().__getattr__("inner"), name)
+
+
+class Rescaled(Around):
+    """A network whose outputs are multiplied and shifted: a regression in other units, a single logit that is for the other class.
+
+    Args:
+        inner: outputs [batch, n].
+        factor, shift: [n].
+    """
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, inner: nn.Module, factor: Tensor, shift: Tensor):
+        super().__init__(inner)
+        self.register_buffer("factor", factor)
+        self.register_buffer("shift", shift)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.inner(inputs) * self.factor + self.shift
+
+
 def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None, outputs: int | None = None) -> Model:
     """The model with outputs selected and ordered so that output k is class k of the data.
 
@@ -65,8 +105,10 @@ def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | l
     if mapping is not None:
         return _select(model, classes, _by_name(mapping, classes, model.source))
     if known is not None and known != classes and len(known) == len(classes) and set(known) == set(classes):
-        fitted = _select(model, classes, [known.index(name) for name in classes])
-        fitted.notes.append("the model's classes are the data's in another order: its outputs were reordered by name")
+        single = count == 1 and len(classes) == 2
+        fitted = _negated(model, classes) if single else _select(model, classes, [known.index(name) for name in classes])
+        how = "its logit, which is for the second class, was negated" if single else "its outputs were reordered by name"
+        fitted.notes.append(f"the model's classes are the data's in another order: {how}")
         return fitted
     if count == 1 and len(classes) == 2:
         return model  # a single logit: the log-odds of the second class
@@ -137,3 +179,12 @@ def _select(model: Model, classes: list[str], numbers: list[int]) -> Model:
         numbers = [int(network.outputs[number]) for number in numbers]
         network = network.network
     return replace(model, module=SelectedOutputs(network, numbers).eval(), classes=list(classes), notes=notes)
+
+
+def _negated(model: Model, classes: list[str]) -> Model:
+    """A single logit is the log-odds of the second class, and its negative those of the first."""
+    if model.table is not None:
+        ids, logits = model.table
+        return replace(model, table=(ids, -logits), classes=list(classes), notes=list(model.notes))
+    network = Rescaled(model.network, torch.tensor([-1.0]), torch.tensor([0.0])).eval()
+    return replace(model, module=network, classes=list(classes), notes=list(model.notes))

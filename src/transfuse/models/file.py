@@ -48,7 +48,8 @@ def open_model(name: str, request: ModelRequest) -> Model:
     model.source = f"file:{name}"
     model.preprocess = sidecar.preprocess or (model.preprocess if sidecar.architecture is None else None)
     outputs = len(selected) if selected else model.options["outputs"]
-    model.classes = sidecar.classes if sidecar.classes is not None and len(sidecar.classes) == outputs else None
+    named = len(sidecar.classes or ())
+    model.classes = sidecar.classes if named == outputs or (named == 2 and outputs == 1) else None  # a single logit is for two classes
     model.target = sidecar.target
     return model
 

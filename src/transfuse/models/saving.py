@@ -16,7 +16,7 @@ from transfuse.core.grafts import grafts_of
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import Model, Target
 from transfuse.errors import ModelError
-from transfuse.models.classes import SelectedOutputs
+from transfuse.models.classes import Rescaled, SelectedOutputs
 
 FORMAT = 1
 DESCRIBED = (".safetensors", ".onnx", ".pt2")  # files that have a .json beside them
@@ -85,7 +85,7 @@ def facts_of(model: Model) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "source": model.source,
-        "architecture": model.architecture,
+        "architecture": None if isinstance(network, Rescaled) else model.architecture,  # which has no place for what follows its outputs
         "options": model.options,
         "preprocess": None if model.preprocess is None else model.preprocess.to_dict(),
         "classes": model.classes,

@@ -19,12 +19,13 @@ from transfuse.core.types import DataSet, Model, ModelRequest
 from transfuse.errors import ModelError, RecipeError
 from transfuse.jobs.context import Context
 from transfuse.jobs.fusing.sources import preview_of, refuse_other_task, those_there
-from transfuse.jobs.parts.networks import _Around, count_outputs, example, preprocess_of, request_for
+from transfuse.jobs.parts.networks import count_outputs, example, preprocess_of, request_for
+from transfuse.models.classes import Around
 from transfuse.recipe.blocks import ModelBlock
 from transfuse.recipe.fuse import FuseRecipe
 
 
-class InUnion(_Around):
+class InUnion(Around):
     """A network whose outputs stand in the places of their classes among all classes; it says `UNKNOWN` about the others.
 
     Args:

@@ -31,11 +31,11 @@ from transfuse.jobs.fusing import starts
 from transfuse.jobs.fusing.class_sets import InUnion
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle
-from transfuse.jobs.parts.networks import BinaryHead, Rescaled, example
+from transfuse.jobs.parts.networks import BinaryHead, example
 from transfuse.jobs.parts.peers import same_weights
 from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.train.training import Lesson, teach, views_of
-from transfuse.models.classes import SelectedOutputs
+from transfuse.models.classes import Rescaled, SelectedOutputs
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import CacheBlock, TrainBlock
 from transfuse.recipe.fused_features import FeaturesBlock

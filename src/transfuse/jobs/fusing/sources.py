@@ -23,7 +23,6 @@ from transfuse.jobs.context import Context
 from transfuse.jobs.parts.answers import table_rows
 from transfuse.jobs.parts.networks import (
     BinaryHead,
-    Rescaled,
     align,
     as_binary,
     check_outputs,
@@ -31,7 +30,7 @@ from transfuse.jobs.parts.networks import (
     preprocess_of,
     request_for,
 )
-from transfuse.models.classes import SelectedOutputs
+from transfuse.models.classes import Rescaled, SelectedOutputs
 from transfuse.models.ensemble import Member
 from transfuse.recipe.blocks import ModelBlock
 from transfuse.recipe.fuse import FuseRecipe

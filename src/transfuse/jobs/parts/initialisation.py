@@ -19,10 +19,10 @@ from transfuse.errors import ModelError, RecipeError, TransfuseError
 from transfuse.fusion.alignment.tracing import Probe, collect, trace
 from transfuse.jobs.context import Context
 from transfuse.jobs.parts.learner import open_source
-from transfuse.jobs.parts.networks import BinaryHead, Rescaled, device_of
+from transfuse.jobs.parts.networks import BinaryHead, device_of
 from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.rundir import write_json
-from transfuse.models.classes import SelectedOutputs
+from transfuse.models.classes import Rescaled, SelectedOutputs
 from transfuse.models.heads.placing import plain_layer
 from transfuse.policies import init
 from transfuse.policies.init._scene import SAMPLES, Groups, Moments, Moved, Scene

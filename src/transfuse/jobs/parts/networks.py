@@ -18,54 +18,12 @@ from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import DataSet, Model, ModelRequest, Target
 from transfuse.errors import ModelError, RecipeError, RunError
 from transfuse.jobs.parts import learner
-from transfuse.models.classes import SelectedOutputs
+from transfuse.models.classes import Around, Rescaled, SelectedOutputs
 from transfuse.models.saving import read_sidecar
 from transfuse.models.weights import load_into, read_state
 from transfuse.recipe.blocks import ModelBlock
 
 BUILTIN_SIDE = 32  # pixels; what the built-in families are made for
-
-
-class _Around(nn.Module):
-    """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
-
-    Args:
-        inner: the network.
-    """
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "inner" or name.startswith("__"):
-                raise
-            return getattr(super().__getattr__("inner"), name)
-
-
-class Rescaled(_Around):
-    """Regression outputs of one scaling turned into another: (y * std + mean), standardised anew.
-
-    Args:
-        inner: predicts in units of `given`.
-        given: scaling that the network was trained with.
-        wanted: scaling of the data at hand.
-    """
-
-    factor: Tensor
-    shift: Tensor
-
-    def __init__(self, inner: nn.Module, given: Target, wanted: Target):
-        super().__init__(inner)
-        factor, shift = rescaling(given, wanted)
-        self.register_buffer("factor", factor)
-        self.register_buffer("shift", shift)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.inner(inputs) * self.factor + self.shift
 
 
 def rescaling(given: Target, wanted: Target) -> tuple[Tensor, Tensor]:
@@ -74,7 +32,7 @@ def rescaling(given: Target, wanted: Target) -> tuple[Tensor, Tensor]:
     return torch.tensor(given.std) / new_std, (torch.tensor(given.mean) - torch.tensor(wanted.mean)) / new_std
 
 
-class BinaryHead(_Around):
+class BinaryHead(Around):
     """A two-class network whose answers have one logit or two, as asked; see `as_binary`.
 
     Args:
@@ -234,7 +192,8 @@ def align(model: Model, data: DataSet, mapping: dict[str, int] | list[str] | Non
         ids, predictions = model.table
         factor, shift = rescaling(model.target, data.target)
         return replace(model, table=(ids, predictions * factor + shift), target=data.target)
-    return replace(model, module=Rescaled(model.network, model.target, data.target).eval(), target=data.target)
+    network = Rescaled(model.network, *rescaling(model.target, data.target))
+    return replace(model, module=network.eval(), target=data.target)
 
 
 def with_head_of(student: Model, model: Model, data: DataSet) -> Model:
