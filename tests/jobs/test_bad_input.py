@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transfuse.cli import main
 from transfuse.core.protocols import Silent
 from transfuse.errors import DataError, ModelError, NumericsError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import resume, rundir
+from transfuse.jobs.context import Run
 from transfuse.jobs.rundir import RunDir
 from transfuse.jobs.train import control
 from transfuse.recipe.load import from_values
@@ -280,3 +282,17 @@ def test_data_of_another_width_than_the_model_meet_one_message_in_every_verb(tab
     assert main.run([*asked, f"data=arrays:{tables / f'{columns}.npz'}", f"out={tmp_path / 'out'}"]) == 2
     assert f"the model takes 8 columns, the data have {columns}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_predictions_is_no_network_to_load(tmp_path):
+    np.savez(tmp_path / "table.npz", ids=np.arange(5), probabilities=np.full((5, 2), 0.5))
+    with pytest.raises(ModelError, match="no network") as refused:
+        transfuse.load(f"predictions:{tmp_path / 'table.npz'}")
+    assert refused.value.where == f"predictions:{tmp_path / 'table.npz'}"
+
+
+@pytest.mark.parametrize("kind", [str, Path, Run])
+def test_one_run_to_compare_is_taken_whole_and_not_letter_by_letter(tmp_path, kind):
+    with pytest.raises(RunError) as refused:
+        transfuse.compare(kind(str(tmp_path / "nowhere")))
+    assert refused.value.where == str(tmp_path / "nowhere")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from transfuse.core.protocols import Reporter
+from transfuse.errors import ModelError
 from transfuse.jobs import export as export_run
 from transfuse.jobs import predict as predicting
 from transfuse.jobs.context import Run
@@ -55,9 +56,13 @@ def load(source: str | Path, trusted: bool = False) -> nn.Module:
         trusted: a .pt2 file or a pickle may be opened although it can run code.
 
     Raises:
-        ModelError: there is nothing to open.
+        ModelError: there is nothing to open, or a table of predictions, which has no network.
     """
-    return open_anything(source, trusted).network.eval()
+    model = open_anything(source, trusted)
+    if model.module is None:
+        fix = "transfuse.models.open_model gives its rows (.table), and it can be a teacher or be measured"
+        raise ModelError("a table of predictions is no network", where=str(source), fix=fix)
+    return model.module.eval()
 
 
 def predict(source: str | Path | Run, inputs: Any, trusted: bool = False, batch_size: int = 32) -> Iterator[dict[str, Any]]:

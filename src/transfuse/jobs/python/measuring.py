@@ -101,11 +101,11 @@ def _source(given: Any) -> Any:
     return source_of(str(given.path if isinstance(given, Run) else given))
 
 
-def compare(runs: Sequence[str | Path | Run], out: str | Path | None = None, teachers: bool = False) -> Path:
+def compare(runs: str | Path | Run | Sequence[str | Path | Run], out: str | Path | None = None, teachers: bool = False) -> Path:
     """Lays runs, evaluations and jobs of several runs side by side on one offline page.
 
     Args:
-        runs: their folders.
+        runs: their folders; one alone need not be in a list.
         out: the page; None: runs/compare-DATE-TIME.html.
         teachers: rows for their teachers, too.
 
@@ -115,7 +115,8 @@ def compare(runs: Sequence[str | Path | Run], out: str | Path | None = None, tea
     Raises:
         RunError: a folder holds no finished run, or a file in it was damaged; names the file.
     """
-    return comparing.compare([_folder(run) for run in runs], out, teachers)[1]
+    given = [runs] if isinstance(runs, (str, Path, Run)) else runs
+    return comparing.compare([_folder(run) for run in given], out, teachers)[1]
 
 
 def push(run: str | Path | Run, repository: str, confirm: Callable[[pushing.Parcel], bool], private: bool = True) -> str | None:
