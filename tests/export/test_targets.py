@@ -15,6 +15,7 @@ from transfuse.core.shipping import ExportRequest
 from transfuse.core.types import Model
 from transfuse.errors import ExportError
 from transfuse.export import get, names
+from transfuse.export._preprocessing import preprocessing
 from transfuse.models import open_model
 from transfuse.testing import check_exporter
 from transfuse.testing.exporter import CLASSES, example_model, example_regression, example_samples
@@ -178,3 +179,22 @@ def test_an_onnx_file_is_a_model_source_with_a_hash_of_its_own(shipped):
     assert np.allclose(outputs.numpy()[0], expected, atol=0.02 * np.abs(expected).max())
     assert model.classes == CLASSES
     assert list(model.network.state_dict()) == ["digest"]
+
+
+@pytest.mark.parametrize("resize", ["squash", "short_side", "crop_first"])
+@pytest.mark.parametrize("crop", [0.8, 1.0])
+def test_pictures_that_have_the_networks_size_are_left_alone_or_cropped_as_arrays_or_files_are(resize, crop):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    preprocess = Preprocess((12, 10), 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.3), 1 / 255, crop, resize)
+
+    def prepared(pixels, arrays):
+        graph = preprocessing(preprocess, pixels.shape[1:], False, 18, 9, arrays)
+        return onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"raw": pixels})[0]
+
+    coarse = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8).repeat(3, 2).repeat(5, 3)
+    same, wider, lower = coarse[..., :10], coarse, coarse[:, :, :11, :10]
+    for pixels in (same, wider, lower):
+        assert np.allclose(prepared(pixels, True), preprocess.exact_batch(torch.from_numpy(pixels)), atol=0.05)
+        image = Image.fromarray(pixels[0].transpose(1, 2, 0))
+        assert np.allclose(prepared(pixels, False), preprocess.exact_image(image), atol=0.05)  # Pillow rounds twice, the graph once
+    assert np.allclose(prepared(same, True), prepared(same, False)) == (crop == 1)

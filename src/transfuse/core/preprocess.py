@@ -100,7 +100,11 @@ class Preprocess:
         return self.normalise(raw)
 
     def exact_batch(self, raw: Tensor) -> Tensor:
-        """The evaluation path for pictures that exist only as arrays: resize and centre crop as the model was trained with."""
+        """The evaluation path for pictures that exist only as arrays: resize and centre crop as the model was trained with.
+
+        Arrays that have the model's size are taken as they are, whatever `crop` says: whoever made them cut them to it. Files of that size
+        are resized and cropped (`exact_image`).
+        """
         if raw.ndim != 4 or self.size is None or tuple(raw.shape[-2:]) == tuple(self.size):
             return self(raw)
         raw = self._channels(raw)
@@ -111,7 +115,10 @@ class Preprocess:
         return self.normalise(centre_crop(resized, self.size))
 
     def exact_image(self, image: Image.Image) -> Tensor:
-        """The evaluation path from a picture file: Pillow's resize and centre crop, then [1, channels, height, width] floats."""
+        """The evaluation path from a picture file: Pillow's resize and centre crop, then [1, channels, height, width] floats.
+
+        Both are done with a picture of the model's size, too, as timm and torchvision do.
+        """
         image = image.convert("L" if self.channels == 1 else "RGB")
         if self.size is not None:
             if self.resize == "crop_first":

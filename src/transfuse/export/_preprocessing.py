@@ -43,7 +43,9 @@ class _Builder:
         return self.add("Concat", first, second, attributes={"axis": 0})
 
 
-def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, opset: int, ir_version: int) -> ModelProto:
+def preprocessing(
+    preprocess: Preprocess, shape: tuple[int, ...], floats: bool, opset: int, ir_version: int, arrays: bool = False
+) -> ModelProto:
     """The graph from raw values to what the network takes.
 
     Args:
@@ -51,6 +53,8 @@ def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, 
         shape: of one raw sample, (channels, height, width) or (columns,).
         floats: whether raw values are float32 instead of 8-bit.
         opset, ir_version: of the network that it is joined with.
+        arrays: whether pictures that have the network's size are taken as they are, as `Preprocess.exact_batch` takes arrays; otherwise
+            they are resized and cropped like those of any size, as `Preprocess.exact_image` does with files.
     """
     build = _Builder()
     value = INPUT if floats else build.cast(INPUT, TensorProto.FLOAT)
@@ -59,7 +63,7 @@ def preprocessing(preprocess: Preprocess, shape: tuple[int, ...], floats: bool, 
         given[1] = preprocess.channels or shape[0]
         if preprocess.size is not None:
             given[2:] = ["height", "width"]
-            value = _sized(build, value, preprocess, rounded=not floats)
+            value = _sized(build, value, preprocess, rounded=not floats, arrays=arrays)
     value = _normalised(build, value, preprocess, len(given))
     build.nodes[-1].output[0] = OUTPUT
     kind = TensorProto.FLOAT if floats else TensorProto.UINT8
@@ -85,17 +89,24 @@ def _normalised(build: _Builder, value: str, preprocess: Preprocess, rank: int) 
     return value
 
 
-def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool) -> str:
-    """Resize and crop of the exact evaluation path; sizes are computed in float64, as Python does it."""
+def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool, arrays: bool) -> str:
+    """Resize and crop of the exact evaluation path; sizes are computed in float64, as Python does it.
+
+    A picture that is left as it is runs through the same nodes, with sizes and edges that change nothing.
+    """
     assert preprocess.size is not None
     goal = (round(preprocess.size[0] / preprocess.crop), round(preprocess.size[1] / preprocess.crop))
     shape = build.add("Shape", value)
     bounds = [build.constant([place], np.int64) for place in (2, 3, 4)]
     sides = (build.add("Slice", shape, first, last) for first, last in pairwise(bounds))
     height, width = (build.cast(side, TensorProto.DOUBLE) for side in sides)
+    ready = _has_size(build, height, width, preprocess) if arrays and preprocess.crop != 1 else None  # without a crop nothing would change
+    side = build.constant(preprocess.size, np.int64)
     if preprocess.resize == "crop_first":
-        value = _slice(build, value, *_frame(build, height, width, preprocess))
-        return _resize(build, value, build.constant(preprocess.size, np.int64), preprocess, rounded)
+        first, last = _frame(build, height, width, preprocess)
+        if ready is not None:
+            first, last = build.add("Where", ready, build.constant([0, 0], np.int64), first), build.add("Where", ready, side, last)
+        return _resize(build, _slice(build, value, first, last), side, preprocess, rounded)
     if preprocess.resize == "squash":
         sizes = build.constant(goal, np.int64)
     else:
@@ -103,10 +114,17 @@ def _sized(build: _Builder, value: str, preprocess: Preprocess, rounded: bool) -
         factor = build.add("Max", *factors)
         scaled = build.add("Round", build.add("Mul", build.joined(height, width), factor))
         sizes = build.cast(build.add("Max", scaled, build.constant(preprocess.size, np.float64)), TensorProto.INT64)
+    if ready is not None:
+        sizes = build.add("Where", ready, side, sizes)
     value = _resize(build, value, sizes, preprocess, rounded)
-    side = build.constant(preprocess.size, np.int64)
     first = build.add("Div", build.add("Sub", sizes, side), build.constant([2, 2], np.int64))
     return _slice(build, value, first, build.add("Add", first, side))
+
+
+def _has_size(build: _Builder, height: str, width: str, preprocess: Preprocess) -> str:
+    """Whether a picture has the network's size already, bool [1]."""
+    same = build.add("Equal", build.joined(height, width), build.constant(preprocess.size, np.float64))
+    return build.cast(build.add("ReduceMin", build.cast(same, TensorProto.INT64)), TensorProto.BOOL)
 
 
 def _frame(build: _Builder, height: str, width: str, preprocess: Preprocess) -> tuple[str, str]:
