@@ -6,12 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import transfuse
 from transfuse.cli.main import run as cli
 from transfuse.errors import ExportError, ModelError, RunError
 from transfuse.export import verify
 from transfuse.jobs.deliver.export import in_words
+from transfuse.models import save_model
+from transfuse.testing.exporter import CLASSES, example_model
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +190,23 @@ def test_the_command_refuses_other_peoples_folders_and_unknown_targets(made, tmp
     assert "did you mean 'onnx'" in said
     assert "no data" in said
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "images"])
+def test_a_graph_does_with_pictures_of_the_networks_size_what_the_network_was_judged_on(tmp_path, kind):
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    save_model(example_model(), tmp_path / "net.safetensors", {})
+    labels = np.arange(90) % len(CLASSES)
+    pictures = np.random.default_rng(0).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8).repeat(3, 2).repeat(3, 3)  # the network's 12x12
+    place = tmp_path / "data.npz" if kind == "arrays" else tmp_path / "data"
+    if kind == "arrays":
+        parts = {"x_train": pictures[:45], "y_train": labels[:45], "x_test": pictures[45:], "y_test": labels[45:]}
+        np.savez(place, classes=CLASSES, **parts)
+    for number, (label, pixels) in enumerate(zip(labels, pictures, strict=True) if kind == "images" else ()):
+        folder = place / ("train" if number < 45 else "test") / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{number}.png")
+    target = {"onnx": {"preprocess": "graph"}}
+    transfuse.export(f"file:{tmp_path / 'net.safetensors'}", target, data=f"{kind}:{place}", out=tmp_path / "out")
+    assert json.loads((tmp_path / "out/verify.json").read_text())["agreement"] >= 0.95

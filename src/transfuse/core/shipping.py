@@ -27,6 +27,8 @@ class ExportRequest:
         raw: a few samples as they are stored, [n, channels, height, width] or [n, columns]; their form decides the file's inputs.
         calibration: (up to so many samples, of which part) -> batches of preprocessed inputs; None where there are no such samples at hand.
         folder: where the target's files go; it exists.
+        arrays: whether the samples are arrays, of which pictures that have the network's size already are taken as they are
+            (`Preprocess.exact_batch`), and not files, which are cropped whatever their size.
     """
 
     model: Model
@@ -34,6 +36,7 @@ class ExportRequest:
     raw: Tensor
     calibration: Callable[[int, Part], Iterator[Tensor]] | None
     folder: Path
+    arrays: bool = False
 
     @property
     def preprocess(self) -> Preprocess:

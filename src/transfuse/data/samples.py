@@ -239,6 +239,13 @@ def with_channels(samples: Samples, channels: int) -> Samples:
     return samples if raw_shape(samples)[0] == channels else Recoloured(samples, channels)
 
 
+def from_files(samples: Samples) -> bool:
+    """Whether pictures are decoded from files when they are asked for."""
+    if isinstance(samples, (Selection, Recoloured)):
+        return from_files(samples.base)
+    return any(map(from_files, samples.parts)) if isinstance(samples, Joined) else isinstance(samples, FileSamples)
+
+
 def subset(samples: Samples, indices: Indices) -> Samples:
     """The samples at these positions, in this order; negative positions and repeats as in numpy."""
     rows = _rows(indices).numpy()

@@ -109,7 +109,7 @@ def finish(request: ExportRequest, network: ModelProto, place: Place, facts: dic
     preprocess, graph = request.preprocess, network
     if place == "graph":
         shape = tuple(request.raw.shape[1:])
-        made = preprocessing(preprocess, shape, request.raw.is_floating_point(), opset, network.ir_version)
+        made = preprocessing(preprocess, shape, request.raw.is_floating_point(), opset, network.ir_version, request.arrays)
         graph = compose.merge_models(made, network, io_map=[(OUTPUT, NETWORK_INPUT)])
         preprocess = Preprocess(channels=preprocess.channels or (shape[0] if len(shape) == 3 else None))
     told = {

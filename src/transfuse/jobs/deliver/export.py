@@ -210,8 +210,9 @@ def _each(targets: Sequence[Settings]) -> Iterator[tuple[str, Mapping[str, Any]]
 def _request(shipment: Shipment, folder: Path) -> ExportRequest:
     model = replace(shipment.model, module=copy.deepcopy(shipment.model.network).cpu().float().eval())
     assert model.preprocess is not None
+    arrays = not pools.from_files(shipment.judged)
     if not shipment.parts:
-        return ExportRequest(model, shipment.task, shipment.judged.raw([0]), None, folder)
+        return ExportRequest(model, shipment.task, shipment.judged.raw([0]), None, folder, arrays)
 
     def calibration(most: int, part: Part) -> Iterator[Tensor]:
         if part not in shipment.parts:
@@ -221,7 +222,7 @@ def _request(shipment: Shipment, folder: Path) -> ExportRequest:
             yield chosen.exact(range(start, min(start + _BATCH, len(chosen))), preprocess)
 
     preprocess = model.preprocess
-    return ExportRequest(model, shipment.task, shipment.judged.raw([0]), calibration, folder)
+    return ExportRequest(model, shipment.task, shipment.judged.raw([0]), calibration, folder, arrays)
 
 
 def _listener(context: Context, name: str) -> Callable[[int, int], None]:
