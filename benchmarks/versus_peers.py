@@ -112,8 +112,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Bars of the median time per step, one panel a teacher; whiskers are the smallest and the largest block."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for panel, (teacher, entry) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+    figure = Figure(figsize=(3 + 4 * len(found), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for panel, (teacher, entry) in zip(panels, found.items(), strict=True):
         for place, row in enumerate(reversed(entry["rows"])):
             colour = "#0f766e" if row["name"].startswith("transfuse") else "#94a3b8"
             low, high = row["spread_ms"]

@@ -72,6 +72,10 @@ def test_the_speeds_beside_peers_are_those_of_their_result_file():
     warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
     assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
     assert f"the student alone is {speed['student alone']:.1f} times as fast" in text
+    rows = json.loads((ROOT / "benchmarks/results/versus_peers_fp32.json").read_text())["timed"]["middle"]["rows"]
+    warm = next(row for row in rows if row["name"] == "transfuse, warm cache")
+    steps, times = warm["in_steps_of_the_student_alone"]["median"], warm["times_torchdistills_speed"]["median"]
+    assert f"a step takes {steps:.2f} times the student's alone, which is {times:.1f} times torchdistill's speed" in text
 
 
 def test_the_default_number_of_views_follows_from_the_study_that_the_page_quotes():
