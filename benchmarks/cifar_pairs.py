@@ -159,13 +159,13 @@ def run_one(work: Path, name: str, seed: int) -> None:
     transfuse.distill(**recipe(work, name, seed))
 
 
-def run_all(work: Path, only: tuple[str, ...]) -> None:
-    """Every unfinished run, in a process each; what fails is noted and tried again at the next start."""
+def run_all(work: Path, only: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    """Every unfinished run of these objectives and seeds, in a process each; what fails is noted and tried again at the next start."""
     prepare(work)
     failures = _read(work / "failures.json")
     for name, seed in plan():
         key, folder = f"{name}-{seed}", folder_of(work, name, seed)
-        if (folder / "summary.json").exists() or (only and name not in only):
+        if (folder / "summary.json").exists() or (only and name not in only) or seed not in seeds:
             continue
         began = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.cifar_pairs", "one", name, str(seed), "--work", str(work)]
@@ -286,10 +286,11 @@ WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("run
 
 @main.command("run")
 @click.argument("only", nargs=-1)
+@click.option("--seed", "seeds", multiple=True, type=click.Choice([str(seed) for seed in SEEDS]), help="only this one; may be repeated")
 @WORK
-def _run(only: tuple[str, ...], work: Path) -> None:
+def _run(only: tuple[str, ...], seeds: tuple[str, ...], work: Path) -> None:
     """Runs what is not finished; ONLY these objectives, where some are named."""
-    run_all(work.absolute(), only)
+    run_all(work.absolute(), only, tuple(map(int, seeds)) or SEEDS)
 
 
 @main.command("one")
