@@ -13,7 +13,27 @@ from transfuse.core.types import Model
 from transfuse.errors import ModelError
 
 
-class SelectedOutputs(nn.Module):
+class Around(nn.Module):
+    """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
+
+    Args:
+        network: whose answers these are.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "network" or name.startswith("__"):
+                raise
+            return getattr(super().__getattr__("network"), name)
+
+
+class SelectedOutputs(Around):
     """A network with some of its outputs, in another order.
 
     The inner network's modules are found under their own paths too: `get_submodule("layer3")` works as before.
@@ -26,60 +46,31 @@ class SelectedOutputs(nn.Module):
     outputs: Tensor
 
     def __init__(self, network: nn.Module, outputs: list[int]):
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.int64), persistent=False)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "network" or name.startswith("__"):
-                raise
-            return getattr(super().__getattr__("network"), name)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.network(inputs).index_select(1, self.outputs)
-
-
-class Around(nn.Module):
-    """A network whose outputs are read in another form; its modules are found under their own paths too, for taps.
-
-    Args:
-        inner: the network.
-    """
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "inner" or name.startswith("__"):
-                raise
-            return getattr(super().__getattr__("inner"), name)
 
 
 class Rescaled(Around):
     """A network whose outputs are multiplied and shifted: a regression in other units, a single logit that is for the other class.
 
     Args:
-        inner: outputs [batch, n].
+        network: outputs [batch, n].
         factor, shift: [n].
     """
 
     factor: Tensor
     shift: Tensor
 
-    def __init__(self, inner: nn.Module, factor: Tensor, shift: Tensor):
-        super().__init__(inner)
+    def __init__(self, network: nn.Module, factor: Tensor, shift: Tensor):
+        super().__init__(network)
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.inner(inputs) * self.factor + self.shift
+        return self.network(inputs) * self.factor + self.shift
 
 
 def fit_to_classes(model: Model, classes: list[str], mapping: dict[str, int] | list[str] | None, outputs: int | None = None) -> Model:

@@ -29,7 +29,7 @@ class InUnion(Around):
     """A network whose outputs stand in the places of their classes among all classes; it says `UNKNOWN` about the others.
 
     Args:
-        inner: logits of its own classes, [batch, n].
+        network: logits of its own classes, [batch, n].
         outputs: which of the n are used.
         places: the class of each of these.
         classes: how many classes there are.
@@ -38,14 +38,14 @@ class InUnion(Around):
     outputs: Tensor
     places: Tensor
 
-    def __init__(self, inner: nn.Module, outputs: Sequence[int], places: Sequence[int], classes: int):
-        super().__init__(inner)
+    def __init__(self, network: nn.Module, outputs: Sequence[int], places: Sequence[int], classes: int):
+        super().__init__(network)
         self.classes = classes
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.int64))
         self.register_buffer("places", torch.tensor(places, dtype=torch.int64))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return in_union(self.inner(inputs), self.outputs, self.places, self.classes)
+        return in_union(self.network(inputs), self.outputs, self.places, self.classes)
 
 
 def in_union(logits: Tensor, outputs: Tensor, places: Tensor, classes: int) -> Tensor:
@@ -86,7 +86,7 @@ def open_known(recipe: FuseRecipe, data: DataSet, context: Context) -> dict[str,
             raise ModelError(error.what, where if error.where is None else f"{where} ({error.where})", error.fix) from error
         network = found[name].model.module
         if isinstance(network, InUnion):  # a table may be silent about some samples; the classes that it doesn't know drown the others
-            preview_of(name, replace(found[name].model, module=network.inner), data)
+            preview_of(name, replace(found[name].model, module=network.network), data)
         for note in found[name].model.notes:
             context.say(f"source '{name}': {note}")
     return found

@@ -322,7 +322,7 @@ def member_of(name: str, model: Model, data: DataSet) -> Member:
 def without_wrappers(network: nn.Module) -> nn.Module:
     """The network whose outputs were chosen or rescaled for the data; its features are the same."""
     while isinstance(network, (SelectedOutputs, BinaryHead, Rescaled, InUnion)):
-        network = network.network if isinstance(network, SelectedOutputs) else network.inner
+        network = network.network
     return network
 
 

@@ -171,9 +171,9 @@ def member_of(name: str, model: Model) -> Member | None:
         return None
     network, pair, affine, select = model.network, False, None, None
     if isinstance(network, BinaryHead):
-        network, pair = network.inner, True
+        network, pair = network.network, True
     if isinstance(network, Rescaled):
-        affine, network = (network.factor.tolist(), network.shift.tolist()), network.inner
+        affine, network = (network.factor.tolist(), network.shift.tolist()), network.network
     if isinstance(network, SelectedOutputs):
         select, network = network.outputs.tolist(), network.network
     return Member(name, replace(model, module=network), select, affine, pair)

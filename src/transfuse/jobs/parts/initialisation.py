@@ -107,7 +107,7 @@ def bare(source: Model, data: DataSet) -> nn.Module:
     network, around = source.network, []
     while isinstance(network, (SelectedOutputs, Rescaled, BinaryHead)):
         around.append(network)
-        network = network.network if isinstance(network, SelectedOutputs) else network.inner
+        network = network.network
     if device_of(network).type != "cpu" or around:
         network = copy.deepcopy(network).to("cpu")
     network.eval()

@@ -36,16 +36,16 @@ class BinaryHead(Around):
     """A two-class network whose answers have one logit or two, as asked; see `as_binary`.
 
     Args:
-        inner: gives one logit or two.
+        network: gives one logit or two.
         outputs: 1 or 2.
     """
 
-    def __init__(self, inner: nn.Module, outputs: int):
-        super().__init__(inner)
+    def __init__(self, network: nn.Module, outputs: int):
+        super().__init__(network)
         self.wanted = outputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return as_binary(self.inner(inputs), self.wanted)
+        return as_binary(self.network(inputs), self.wanted)
 
 
 def as_binary(logits: Tensor, outputs: int) -> Tensor:
