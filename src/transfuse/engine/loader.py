@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -72,7 +73,7 @@ class SecondView:
         return None if own is None else {name: self.teachers[name](own) for name in names}
 
 
-class _PoolLoader:
+class _PoolLoader(ABC):
     """What both loaders share: views, mixtures and labels of given samples, once their raw inputs are there.
 
     Args:
@@ -88,8 +89,9 @@ class _PoolLoader:
         self._labels = samples.labels.to(self.device)
         self._labelled = is_labelled(self._labels)
 
+    @abstractmethod
     def _raw_of(self, ids: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Raw inputs of samples, on the device."""
 
     def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
         """Raw views of given samples."""

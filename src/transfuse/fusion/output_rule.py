@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from transfuse.fusion.temperature import fit_temperatures
 Outputs = Float[Tensor, "sources samples outputs"]
 
 
-class OutputRule(nn.Module):
+class OutputRule(nn.Module, ABC):
     """One answer out of several: `fit(outputs, labels)`, then `fuse(outputs)`.
 
     `outputs` are what each source says about the same samples, float [sources, samples, outputs]: logits for classes, one log-odds per
@@ -70,9 +72,9 @@ class OutputRule(nn.Module):
             outputs = outputs / self.temperatures.to(outputs)[:, None, None]
         return self.join(outputs)
 
+    @abstractmethod
     def join(self, outputs: Outputs) -> Float[Tensor, "samples outputs"]:
         """The rule's own part of `fuse`, after the temperatures."""
-        raise NotImplementedError
 
     def forward(self, outputs: Outputs) -> Float[Tensor, "samples outputs"]:
         return self.fuse(outputs)
