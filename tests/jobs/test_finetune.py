@@ -21,6 +21,7 @@ import transfuse
 from transfuse import policies
 from transfuse.core import ranks
 from transfuse.core.card import Card
+from transfuse.core.protocols import Silent
 from transfuse.errors import ModelError, RecipeError, RunError, TransfuseError
 from transfuse.jobs import check, distill, finetune, resume, seeds
 from transfuse.jobs.context import Context
@@ -172,14 +173,8 @@ def test_a_probe_on_remembered_features_is_the_probe_of_the_whole_network(values
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
-class Impatient:
+class Impatient(Silent):
     """A reporter that stops a training at its sixth step."""
-
-    def say(self, text):
-        pass
-
-    def result(self, summary, path):
-        pass
 
     def progress(self, progress):
         if progress.name == "student" and progress.step == 6:
