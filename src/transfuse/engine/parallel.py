@@ -102,7 +102,9 @@ def _synchronised(module: nn.Module) -> list[str]:
     if (timm := sys.modules.get("timm.layers")) is not None:  # who has a layer of timm's has imported it
         kinds[timm.BatchNormAct2d] = timm.SyncBatchNormAct
     plain = [layer for layer in batchnorms(module) if type(layer) in kinds]
-    left = sorted({type(layer).__name__ for layer in batchnorms(module) if type(layer) not in kinds and not _is_synchronised(layer)})
+    left = sorted(
+        {type(layer).__name__ for layer in batchnorms(module) if type(layer) not in kinds and not isinstance(layer, nn.SyncBatchNorm)}
+    )
     for layer in plain:
         kind = type(layer)
         vars(layer).update({_PLAIN: kind, "process_group": None})  # what SyncBatchNorm's own __init__ would add
@@ -121,10 +123,6 @@ def unwrap(module: nn.Module) -> None:
             layer.__class__ = kind
 
 
-def _is_synchronised(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.SyncBatchNorm)
-
-
 def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[object]:
     """Lets ranks exchange gradients only with a step's last micro-batch."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext()
@@ -133,7 +131,9 @@ def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[object
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
     """Makes running statistics equal on all ranks: their mean. SyncBatchNorm has made its own so already."""
-    synchronised = {id(buffer) for layer in module.modules() if _is_synchronised(layer) for buffer in layer.buffers(recurse=False)}
+    synchronised = {
+        id(buffer) for layer in module.modules() if isinstance(layer, nn.SyncBatchNorm) for buffer in layer.buffers(recurse=False)
+    }
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point() and id(buffer) not in synchronised]
     if not ranks.active() or not buffers:
         return
