@@ -28,14 +28,13 @@ from transfuse.fusion import contribution, standardise
 from transfuse.fusion import features as rules
 from transfuse.jobs.context import Context
 from transfuse.jobs.fusing import starts
-from transfuse.jobs.fusing.class_sets import InUnion
 from transfuse.jobs.parts import terms
 from transfuse.jobs.parts.answers import Oracle
-from transfuse.jobs.parts.networks import BinaryHead, example
+from transfuse.jobs.parts.networks import example
 from transfuse.jobs.parts.peers import same_weights
 from transfuse.jobs.parts.pools import standardised
 from transfuse.jobs.train.training import Lesson, teach, views_of
-from transfuse.models.classes import Rescaled, SelectedOutputs
+from transfuse.models.classes import Around
 from transfuse.recipe.augment import AugmentBlock
 from transfuse.recipe.blocks import CacheBlock, TrainBlock
 from transfuse.recipe.fused_features import FeaturesBlock
@@ -321,7 +320,7 @@ def member_of(name: str, model: Model, data: DataSet) -> Member:
 
 def without_wrappers(network: nn.Module) -> nn.Module:
     """The network whose outputs were chosen or rescaled for the data; its features are the same."""
-    while isinstance(network, (SelectedOutputs, BinaryHead, Rescaled, InUnion)):
+    while isinstance(network, Around):
         network = network.network
     return network
 
