@@ -20,7 +20,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.ema import Ema
 from transfuse.engine.interrupt import Interrupt
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
-from transfuse.engine.optim import build_optimizer
+from transfuse.engine.optim import build_optimizer, lay_gradients, lay_state
 from transfuse.engine.phases import forget_gradients, over_phases
 from transfuse.engine.rehearsal import refuse_split
 from transfuse.engine.schedule import SCHEDULES
@@ -213,6 +213,7 @@ class Loop:
         factor = SCHEDULES[self.settings.schedule[0]](self._share(self.state.step + 0.5), **self.settings.schedule[1])
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor * (self.rates[group["rate"]].factor(self.progress) if group.get("rate", -1) >= 0 else 1.0)
+        lay_gradients(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -348,6 +349,7 @@ class Loop:
         try:
             self.module.load_state_dict(content["trained"])
             self.optimizer.load_state_dict(content["optimizer"])
+            lay_state(self.optimizer)
         except (RuntimeError, ValueError) as error:
             raise RunError(f"the checkpoint is of another model: {error}", where=str(self.checkpoints.folder)) from error
         self.scaler.load_state_dict(content["scaler"])

@@ -1,11 +1,11 @@
 """Optimisers by name. A function's signature is its recipe block."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import nn
+from torch import Tensor, nn
 
 from transfuse.core.policy import Rate
 
@@ -70,5 +70,70 @@ def parameter_groups(module: nn.Module, rates: Sequence[Rate] = ()) -> list[dict
 
 
 def build_optimizer(module: nn.Module, name: str, settings: dict[str, Any], rates: Sequence[Rate] = ()) -> torch.optim.Optimizer:
-    """The named optimiser over all trainable parameters of a module."""
-    return OPTIMIZERS[name](parameter_groups(module, rates), **settings)
+    """The named optimiser over all trainable parameters of a module; on a CPU with torch's fused update where that is safe."""
+    optimizer = OPTIMIZERS[name](parameter_groups(module, rates), **settings)
+    if _fusible(module):
+        for group in optimizer.param_groups:
+            group["fused"] = True
+    return optimizer
+
+
+def _fusible(module: nn.Module) -> bool:
+    """Whether the fused update of a CPU computes what the plain one does, to a rounding: 3 to 6 times as fast (benchmarks/step_overhead.py).
+
+    In torch 2.13 it walks memory from the first number to the last, whatever the strides, keeps no fp32 copy of half-precision
+    intermediates, and takes no sparse gradient. CUDA keeps torch's own choice.
+    """
+    if any(getattr(part, "sparse", False) for part in module.modules()):
+        return False
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return all(
+        parameter.device.type == "cpu" and parameter.dtype in (torch.float32, torch.float64) and _gapless(parameter)
+        for parameter in trainable
+    )
+
+
+def _gapless(tensor: Tensor) -> bool:
+    """Whether every number between a tensor's first and last in memory is its own, each once."""
+    length = 1
+    for stride, size in sorted(_order(tensor)):
+        if stride != length:
+            return False
+        length *= size
+    return True
+
+
+def _order(tensor: Tensor) -> list[tuple[int, int]]:
+    """Strides and sizes of the dimensions that have a second element: two tensors with the same lie in the same order."""
+    return [(stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+
+def lay_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Bring gradients that lie in another order than their parameter into its order, for the fused update.
+
+    Autograd makes them in the parameter's order; one that somebody assigned may differ.
+    """
+    for parameter in _fused(optimizer):
+        if parameter.grad is not None:
+            parameter.grad = _as_it_lies(parameter.grad, parameter)
+
+
+def lay_state(optimizer: torch.optim.Optimizer) -> None:
+    """The same for running means that were read from a file."""
+    for parameter in _fused(optimizer):
+        state = optimizer.state.get(parameter, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = _as_it_lies(value, parameter)
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            yield from group["params"]
+
+
+def _as_it_lies(tensor: Tensor, like: Tensor) -> Tensor:
+    if tensor.stride() == like.stride() or _order(tensor) == _order(like):
+        return tensor
+    return torch.empty_like(like, memory_format=torch.preserve_format).copy_(tensor)
