@@ -48,3 +48,11 @@ def test_an_input_that_another_runtime_refuses_is_answered_too(tmp_path, capsys,
 
     assert run(["taps", write(tmp_path / "net.onnx"), "--input", shape]) == 2
     assert "can't take an input of shape" in capsys.readouterr().err
+
+
+def test_what_runs_as_a_whole_has_nothing_to_tap(tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    from tests.models.test_onnx import write
+
+    assert run(["taps", write(tmp_path / "net.onnx"), "--input", "4"]) == 2
+    assert "run as a whole" in capsys.readouterr().err

@@ -59,6 +59,9 @@ def command(
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = f"can't take an input of shape {list(shape)}: {why}"
         raise ModelError(what, where=model, fix="say the shape: --input 3x224x224") from error
+    if not nodes:
+        fix = "take the network in PyTorch that it was made from"
+        raise ModelError("it is run as a whole, so it has no inner features that could be tapped", where=model, fix=fix)
     try:
         chosen = auto(opened.network, example)
     except ModelError:
