@@ -64,7 +64,7 @@ def torchdistill(setting: Setting, turns: Turns, tuned: bool) -> dict[str, Any]:
     from torchdistill.core.distillation import get_distillation_box
 
     arrays = shared.pictures()
-    teacher, student = shared.teacher_network(setting.teacher), shared.student_network(setting.seed)
+    teacher, student = shared.teacher_network(setting), shared.student_network(setting.seed)
     if tuned:
         teacher, student = Fast(teacher), Fast(student)
     workers = 1 if tuned else 2  # 0, 1 and 2 were tried for the tuned one; its own examples use as many as there are cores
@@ -113,7 +113,7 @@ def _torchdistill_kd() -> dict[str, Any]:
 def plain_loop(setting: Setting, turns: Turns) -> dict[str, Any]:
     """What a tutorial writes: torchvision transforms in two workers, fp32, the teacher in every step."""
     arrays = shared.pictures()
-    teacher, student = shared.teacher_network(setting.teacher), shared.student_network(setting.seed)
+    teacher, student = shared.teacher_network(setting), shared.student_network(setting.seed)
     optimizer, schedule = shared.optimizer_of(student, setting.steps)
     loader = DataLoader(Pictures(arrays), batch_size=shared.BATCH, shuffle=True, num_workers=2)
     turns.ready()
@@ -138,7 +138,7 @@ def plain_loop(setting: Setting, turns: Turns) -> dict[str, Any]:
 def hand_tuned(setting: Setting, turns: Turns, with_teacher: bool = True, compiled: bool = False) -> dict[str, Any]:
     """What an expert writes: whole batches augmented in memory, the fast format, channels last; a live teacher, or labels alone."""
     arrays = shared.pictures()
-    teacher, student = shared.teacher_network(setting.teacher), shared.student_network(setting.seed)
+    teacher, student = shared.teacher_network(setting), shared.student_network(setting.seed)
     teacher, student = (network.to(memory_format=torch.channels_last) for network in (teacher, student))  # type: ignore[call-overload]
     optimizer, schedule = shared.optimizer_of(student, setting.steps)
     forward: Callable[[Tensor], Tensor] = torch.compile(student) if compiled else student
@@ -225,7 +225,7 @@ def ours(setting: Setting, turns: Turns, cache: str, compiled: bool = False, vie
     run = transfuse.distill(
         data={"source": parts, "split": {"val": 0.01, "seed": 0}},
         student="builtin:resnet20",
-        teacher=shared.teacher_block(setting.teacher),
+        teacher=shared.teacher_block(setting),
         objectives=[{"cross_entropy": {"weight": shared.HARD}}, {"kd": {"weight": shared.SOFT, "temperature": shared.TEMPERATURE}}],
         train=_train_block(setting, compiled),
         augment={"crop": 4, "flip": True, "views": views},
