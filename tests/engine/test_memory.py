@@ -1,0 +1,64 @@
+"""Freed memory is kept for the next step where the C library can be told to, and given back when a job is over."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# What a step does: many tensors that live together, freed together. Prints page faults of the last of three rounds, and resident MB after.
+STEPS = """
+import resource, sys
+import torch
+from transfuse.engine import memory
+
+torch.set_num_threads(1)
+told = memory.keep_freed() if "keep" in sys.argv else None
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(1_000_000) for _ in range(40)]
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    del tensors
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 // 2**20
+
+kept = resident()
+memory.give_back()
+print(told, faults, kept, resident())
+"""
+
+
+def run(*arguments: str, **environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    process = subprocess.run([sys.executable, "-c", STEPS, *arguments], env=clean | environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.split()
+
+
+glibc = pytest.mark.skipif("glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or "") if hasattr(os, "confstr") else True, reason="no glibc")
+
+
+@glibc
+def test_a_second_step_fetches_no_pages():
+    told, faults, kept, after = run("keep")
+    assert told == "True"
+    assert int(faults) < 1_000  # 40 tensors of 4 MB are 39,000 pages
+    assert int(kept) - int(after) > 100  # 160 MB of them were kept until they were given back
+
+
+@glibc
+@pytest.mark.parametrize("setting", [{"MALLOC_TRIM_THRESHOLD_": "100000"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=100000"}])
+def test_what_the_user_has_set_stays(setting):
+    assert run("keep", **setting)[0] == "False"
+
+
+def test_another_c_library_is_no_trouble(monkeypatch):
+    from transfuse.engine import memory
+
+    for name in memory._SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory.keep_freed() is False
+    memory.give_back()
