@@ -26,7 +26,7 @@ def resident():
 kept = resident()
 memory.give_back()
 given = resident()
-tensors = [torch.ones(10_000_000) for _ in range(4)]
+tensors = [torch.ones(60_000_000)]  # more than the free room below
 del tensors
 print(told, faults, kept, given, resident())
 """
