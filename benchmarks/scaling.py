@@ -187,9 +187,10 @@ def exponent(rows: list[dict[str, Any]], axis: str, figure: str) -> float:
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Three axes side by side, time above and memory below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
-    figure = Figure(figsize=(10.5, 6), layout="constrained")
-    panels = figure.subplots(2, 3, sharex="col")
+    figure = Figure(figsize=(10.5, 7), layout="constrained")
+    panels = figure.subplots(2, 3, sharex="col", sharey="row")
     for column, (axis, rows) in enumerate(found.items()):
         across = [row[axis] for row in rows]
         above, below = panels[0][column], panels[1][column]
@@ -203,19 +204,24 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         for one, two in switched:
             for panel in (above, below):
                 panel.axvline((one[axis] * two[axis]) ** 0.5, color="#64748b", linewidth=0.8, linestyle=":")
-            below.annotate(f"{two['kept']} kept", ((one[axis] * two[axis]) ** 0.5, 0.03), xycoords=("data", "axes fraction"), fontsize=7)
+            at = ((one[axis] * two[axis]) ** 0.5, 0.03)
+            below.annotate(f"{two['kept']} kept → ", at, xycoords=("data", "axes fraction"), fontsize=7, ha="right")
         for panel in (above, below):
             panel.set_xscale("log", base=2 if axis == "views" else 10)
             panel.set_yscale("log")
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.yaxis.set_minor_formatter(StrMethodFormatter(""))
+            panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             panel.grid(alpha=0.25)
             panel.spines[["top", "right"]].set_visible(False)
         fixed = {name: value for name, value in asdict(points()[axis][0]).items() if name != axis}
-        above.set_title("at " + ", ".join(f"{value:,} {name}" for name, value in fixed.items()), fontsize=10)
+        counted = [f"{value:,} {name if value > 1 else name.removesuffix('s')}" for name, value in fixed.items()]
+        above.set_title("at " + ", ".join(counted), fontsize=10)
         below.set_xlabel(f"number of {axis}")
     panels[0][0].set_ylabel("training, seconds")
     panels[1][0].set_ylabel("MB")
-    panels[0][0].legend(frameon=False, fontsize=8)
-    panels[1][0].legend(frameon=False, fontsize=8)
+    shown = [line for panel in (panels[0][0], panels[1][0]) for line in panel.get_lines()]
+    figure.legend(handles=shown, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 

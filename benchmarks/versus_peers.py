@@ -112,6 +112,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Bars of the median time per step, one panel a teacher; whiskers are the smallest and the largest block."""
     from matplotlib.figure import Figure
 
+    found = {teacher: found[teacher] for teacher in TITLES if teacher in found}
     figure = Figure(figsize=(3 + 4 * len(found), 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for panel, (teacher, entry) in zip(panels, found.items(), strict=True):

@@ -66,12 +66,17 @@ def test_the_figures_on_mnist_are_those_of_their_result_file():
 
 
 def test_the_speeds_beside_peers_are_those_of_their_result_file():
-    rows = json.loads((ROOT / "benchmarks/results/versus_peers.json").read_text())["timed"]["middle"]["rows"]
-    speed = {row["name"]: row["times_torchdistills_speed"]["median"] for row in rows}
+    timed = json.loads((ROOT / "benchmarks/results/versus_peers.json").read_text())["timed"]
+    speeds = {size: {row["name"]: row["times_torchdistills_speed"]["median"] for row in timed[size]["rows"]} for size in timed}
+    speed = speeds["middle"]
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
     assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
-    assert f"the student alone is {speed['student alone']:.1f} times as fast" in text
+    assert f"the student alone is {speed['student alone']:.1f} times as fast, compiled {speed['student alone, compiled']:.1f}" in text
+    large, small = (speeds[size]["transfuse, warm cache"] for size in ("large", "small"))
+    assert f"Under a large teacher (ResNet-32x4) it is {large:.1f} times, under a small one (ResNet-20) {small:.1f}." in text
+    page = " ".join((ROOT / "docs/cache.md").read_text(encoding="utf-8").split())
+    assert f"gives {warm:.1f} times torchdistill's speed under ResNet-56 and {large:.1f} times under ResNet-32x4" in page
     rows = json.loads((ROOT / "benchmarks/results/versus_peers_fp32.json").read_text())["timed"]["middle"]["rows"]
     warm = next(row for row in rows if row["name"] == "transfuse, warm cache")
     steps, times = warm["in_steps_of_the_student_alone"]["median"], warm["times_torchdistills_speed"]["median"]
