@@ -4,8 +4,7 @@
 
 The bare loop does what a hand-written script would: index the data in memory, normalise, forward, loss, backward, learning rate, step of
 torch's optimiser as it is made by default. Ours does the same and checks the loss, logs, seeds each step and could be killed at any moment.
-Ratios are of medians over alternating blocks, so that a machine whose speed drifts slows both. The optimiser's update is also timed alone,
-as torch makes it and as ours is made. Start-up is measured as whole processes.
+Ratios are of medians over alternating blocks, so that a machine whose speed drifts slows both. Start-up is measured as whole processes.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmarks import results
+from benchmarks.updates import as_torch_makes_it
 from transfuse import models, objectives
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import ModelRequest, WeightedObjective
@@ -29,24 +28,12 @@ from transfuse.data.views import BatchViews
 from transfuse.engine import schedule
 from transfuse.engine.loader import MemoryLoader
 from transfuse.engine.loop import Loop, Settings
-from transfuse.engine.optim import build_optimizer, lay_gradients
 from transfuse.engine.order import Order
 from transfuse.engine.precision import autocast
 from transfuse.engine.steppers.supervised import Supervised
 
 PREPROCESS = Preprocess(scale=1 / 255, mean=(0.5,), std=(0.25,))
 BLOCKS = 15
-
-
-UPDATES = [("builtin:mlp", (1, 28, 28), 300), ("builtin:resnet20", (3, 32, 32), 100), ("timm:vit_small_patch16_224", (3, 224, 224), 10)]
-
-
-def as_torch_makes_it(model: torch.nn.Module, name: str, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Our parameter groups under torch's own choice of the update."""
-    optimizer = build_optimizer(model, name, settings)
-    for group in optimizer.param_groups:
-        group["fused"] = None
-    return optimizer
 
 
 class Case:
@@ -114,35 +101,6 @@ class Case:
         return self.bare(self.steps), ours
 
 
-def updates(source: str, shape: tuple[int, ...], steps: int, name: str) -> dict[str, object]:
-    """ms of one update of all parameters, as torch makes the optimiser and as we do, in alternating blocks."""
-    model = models.open_model(source, ModelRequest(outputs=10, input_shape=shape)).network
-    for parameter in model.parameters():
-        parameter.grad = 1e-3 * torch.randn_like(parameter)
-    optimizers = [as_torch_makes_it(model, name, {}), build_optimizer(model, name, {})]
-    times: list[list[float]] = [[], []]
-    for block in range(BLOCKS + 1):
-        for optimizer, found in zip(optimizers, times, strict=True):
-            began = time.perf_counter()
-            for _ in range(steps):
-                lay_gradients(optimizer)
-                optimizer.step()
-            if block:  # the first makes the running means
-                found.append(1e3 * (time.perf_counter() - began) / steps)
-    ratios = sorted(plain / ours for plain, ours in zip(*times, strict=True))
-    row = {
-        "model": source,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "optimizer": name,
-        "torch_ms": round(statistics.median(times[0]), 3),
-        "ours_ms": round(statistics.median(times[1]), 3),
-        "times_as_fast": round(statistics.median(ratios), 2),
-        "quartiles": [round(ratios[len(ratios) // 4], 2), round(ratios[3 * len(ratios) // 4], 2)],
-    }
-    print(row)
-    return row
-
-
 def start_up(runs: int = 15) -> dict[str, float]:
     """`transfuse --help` and `import transfuse` in bare interpreter starts."""
 
@@ -174,12 +132,7 @@ def main() -> None:
         Case("builtin:resnet20", (3, 32, 32), 16, "fp32", 50),
         Case("builtin:mlp", (1, 8, 8), 128, "fp32", 300),
     ]
-    content = {
-        "steps": [case.measure() for case in cases],
-        "updates": [updates(*network, name) for network in UPDATES for name in ("sgd", "adamw")],
-        "start_up": start_up(),
-    }
-    print(results.write("step_overhead", content))
+    print(results.write("step_overhead", {"steps": [case.measure() for case in cases], "start_up": start_up()}))
 
 
 if __name__ == "__main__":
