@@ -59,8 +59,10 @@ def fit_head(trial: Trial, outputs: int, samples: int) -> NewHead:
 
 
 def _fitted(trial: Trial, features: Float[Tensor, "samples columns"], labels: Tensor, outputs: int) -> Float[Tensor, "outputs columns"]:
-    weight = torch.zeros(outputs, features.shape[1], device=features.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+    # in float64: the weak decay is all that bends the loss along some directions, and fp32 can't see it there to more than 3 digits
+    features, labels = features.double(), labels.double() if labels.is_floating_point() else labels
+    weight = torch.zeros(outputs, features.shape[1], dtype=features.dtype, device=features.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=ROUNDS, tolerance_grad=1e-10, tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()
@@ -69,7 +71,7 @@ def _fitted(trial: Trial, features: Float[Tensor, "samples columns"], labels: Te
         return value
 
     optimizer.step(objective)  # type: ignore[arg-type]
-    return weight.detach()
+    return weight.detach().float()
 
 
 def _last_layer(trial: Trial, inputs: Tensor) -> nn.Module:
