@@ -1,10 +1,16 @@
-"""Freed memory is kept for the next step where the C library can be told to, and given back when a job is over."""
+"""Freed memory is kept for the next step where the C library can be told to, and given back when a training is over."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from transfuse.engine import memory
+from transfuse.errors import NumericsError
+
+from .test_loop import SGD, trained
 
 # What a step does: many tensors that live together, freed together. Prints page faults of the last of three rounds, and resident MB after.
 STEPS = """
@@ -58,11 +64,26 @@ def test_what_the_user_has_set_stays(setting):
 
 
 def test_another_c_library_is_no_trouble(monkeypatch):
-    from transfuse.engine import memory
-
     for name in memory._SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert memory.keep_freed() is False
     memory.give_back()
+
+
+def test_a_training_keeps_it_and_gives_it_back_however_it_ends(problem, monkeypatch):
+    said = []
+    monkeypatch.setattr(memory, "keep_freed", lambda: said.append("kept"))
+    monkeypatch.setattr(memory, "give_back", lambda: said.append("given back"))
+    trained(problem)
+    assert said == ["kept", "given back"]
+    with pytest.raises(NumericsError):
+        trained(problem, optimizer=(SGD[0], {**SGD[1], "lr": 1e30}))
+    assert said == 2 * ["kept", "given back"]
+
+
+def test_on_a_gpu_the_allocator_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(memory, "keep_freed", lambda: pytest.fail("it was told to keep memory"))
+    with memory.kept(torch.device("cuda")):
+        pass

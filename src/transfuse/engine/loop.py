@@ -14,7 +14,7 @@ from transfuse.core import ranks, seeds
 from transfuse.core.policy import Rate
 from transfuse.core.protocols import Evaluate, Listener, Stepper
 from transfuse.core.types import Batch, Progress, Term
-from transfuse.engine import parallel
+from transfuse.engine import memory, parallel
 from transfuse.engine.apart import Apart
 from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.ema import Ema
@@ -87,7 +87,8 @@ class Loop:
             RecipeError: memory ran out and a batch-level objective forbids splitting the batch.
         """
         try:
-            return self._fit()
+            with memory.kept(self.loader.device):
+                return self._fit()
         finally:
             parallel.unwrap(self.module)  # whoever is given the network, or trains it again, finds its own layers in it
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 # mallopt(3) of the GNU C library
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -13,13 +17,26 @@ _USUAL = 2**25  # as far as the library itself raises the second threshold; it k
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
 
 
+@contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Keeps freed memory while a network trains on a CPU, however that ends."""
+    if device.type != "cpu":
+        yield
+        return
+    keep_freed()
+    try:
+        yield
+    finally:
+        give_back()
+
+
 def keep_freed() -> bool:
     """Tells the GNU C library to keep freed memory instead of giving it back to the system; whether it does.
 
     A training step frees its activations and asks for as many bytes in the next one. By default the library has given them back by then,
-    so that every page is fetched and zeroed anew: 22,000 page faults in a compiled step of ResNet-20, a fifth of its time
-    (benchmarks/allocator.py). The process's largest size stays about what it was. Other C libraries have no such switch, and a process
-    whose environment sets one of the library's own is left alone.
+    so that every page is fetched and zeroed anew: 23,000 page faults in a compiled step of ResNet-20, a fifth of its time
+    (benchmarks/allocator.py); how many depends on what else lies in memory. The process's largest size stays about what it was. Other C
+    libraries have no such switch, and a process whose environment sets one of the library's own is left alone.
     """
     return any(_set(_MMAP_THRESHOLD, size) for size in _LARGEST) and _set(_TRIM_THRESHOLD, _NEVER)
 

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from transfuse.core import ranks
-from transfuse.engine import memory
 
 _OWN = "uses each rank's own statistics: the result depends on the number of processes"
 _PLAIN = "class_without_ranks"  # the attribute of a synchronised layer that remembers what it was
@@ -34,8 +33,6 @@ def start() -> torch.device:
     device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    else:
-        memory.keep_freed()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized() and int(os.environ["WORLD_SIZE"]) > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         group = dist.new_group(backend="gloo", timeout=PATIENCE)  # not NCCL, whose kernel would keep a GPU busy with waiting
@@ -51,8 +48,7 @@ def wait_for_all() -> None:
 
 
 def stop() -> None:
-    """Gives memory back and leaves the process group, once the first process has written what it alone writes."""
-    memory.give_back()
+    """Leaves the process group, once the first process has written what it alone writes."""
     if ranks.active():
         gc.collect()  # a wrapper in a reference cycle would outlive its group and abort the process at exit
         wait_for_all()
