@@ -34,7 +34,7 @@ def keep_freed() -> bool:
     """Tells the GNU C library to keep freed memory instead of giving it back to the system; whether it does.
 
     A training step frees its activations and asks for as many bytes in the next one. By default the library has given them back by then,
-    so that every page is fetched and zeroed anew: 23,000 page faults in a compiled step of ResNet-20, a fifth of its time
+    so that every page is fetched and zeroed anew: 20,000 page faults in a compiled step of ResNet-20, a quarter of its time
     (benchmarks/allocator.py); how many depends on what else lies in memory. The process's largest size stays about what it was. Other C
     libraries have no such switch, and a process whose environment sets one of the library's own is left alone.
     """

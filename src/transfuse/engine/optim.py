@@ -81,8 +81,8 @@ def build_optimizer(module: nn.Module, name: str, settings: dict[str, Any], rate
 def _fusible(module: nn.Module) -> bool:
     """Whether the fused update of a CPU does what the plain one does, to a rounding: 2 to 6 times as fast (benchmarks/updates.py).
 
-    In torch 2.13 it walks memory from the first number to the last, whatever the strides, its SGD takes wrong steps in half precision, and it
-    takes no sparse gradient. CUDA keeps torch's own choice.
+    In torch 2.13 it walks memory from the first number to the last, whatever the strides, takes wrong steps of SGD in half precision, and
+    no sparse gradient. CUDA keeps torch's own choice.
     """
     if any(part.sparse for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))):
         return False
