@@ -8,27 +8,25 @@ the same round. Page faults are those of the last turn, per step; memory is the 
 
 from __future__ import annotations
 
-import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import results
+from benchmarks.peers.turns import Contender, Turns, ratio
 from transfuse import models
 from transfuse.core.types import ModelRequest
 from transfuse.engine import memory, precision
 from transfuse.engine.optim import build_optimizer
 
 ROUNDS = 9
+GIVEN_BACK, KEPT = "given back", "kept"
 CASES = {  # network, inputs, compiled, steps a turn
     "ResNet-20, 128 pictures of 32x32": ("builtin:resnet20", (128, 3, 32, 32), False, 10),
     "ResNet-20, 128 pictures of 32x32, compiled": ("builtin:resnet20", (128, 3, 32, 32), True, 10),
@@ -38,21 +36,17 @@ CASES = {  # network, inputs, compiled, steps a turn
 
 
 def child(case: str, kept: bool) -> None:
-    """Trains in turns: a line in, some steps, their figures out."""
-    source, shape, compiled, steps = CASES[case]
+    """Trains in turns until it is stopped."""
+    source, shape, compiled, block = CASES[case]
     if kept:
         assert memory.keep_freed(), "this system's C library can't be told to"
-    step = training(source, shape, compiled)
+    step, turns = training(source, shape, compiled), Turns(block)
     for _ in range(6):
         step()
-    answer(sys.stdout, {})
-    for _ in sys.stdin:
-        faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-        for _ in range(steps):
-            step()
-        passed, usage = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-        figures = {"ms": 1e3 * passed / steps, "faults": (usage.ru_minflt - faults) / steps, "mb": usage.ru_maxrss / 1024}
-        answer(sys.stdout, figures)
+    turns.ready()
+    for number in count(1):
+        step()
+        turns.step(number)
 
 
 def training(source: str, shape: tuple[int, ...], compiled: bool) -> Callable[[], None]:
@@ -76,41 +70,33 @@ def training(source: str, shape: tuple[int, ...], compiled: bool) -> Callable[[]
     return step
 
 
-def answer(stream: IO[str], figures: dict[str, float]) -> None:
-    stream.write(json.dumps(figures) + "\n")
-    stream.flush()
+def page_faults(process: int) -> int:
+    """Those that a process has had so far without reading a disk (proc_pid_stat(5), minflt)."""
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[7])
 
 
 def measure(case: str) -> dict[str, Any]:
     """One case with freed memory given back and kept."""
-    command = [sys.executable, "-m", "benchmarks.allocator", case]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
-    children = [subprocess.Popen([*command, how], **pipes, env=os.environ | {"PYTHONWARNINGS": "ignore"}) for how in ("given", "kept")]
-    for process in children:
-        json.loads(process.stdout.readline())
-    turns: list[list[dict[str, float]]] = [[], []]
+    contenders = {name: Contender(name, "benchmarks.allocator", [case, name]) for name in (GIVEN_BACK, KEPT)}
+    faults = dict.fromkeys(contenders, 0)
     for _ in range(ROUNDS):
-        for process, found in zip(children, turns, strict=True):
-            answer(process.stdin, {})
-            found.append(json.loads(process.stdout.readline()))
-    for process in children:
-        process.communicate()
-    ratios = sorted(kept["ms"] / given["ms"] for given, kept in zip(*turns, strict=True))
+        for name, contender in contenders.items():
+            before = page_faults(contender.process.pid)
+            contender.turn()
+            faults[name] = page_faults(contender.process.pid) - before
     row: dict[str, Any] = {"case": case}
-    for how, found in zip(("given back", "kept"), turns, strict=True):
-        ms = round(statistics.median(turn["ms"] for turn in found), 2)
-        row[how] = {"ms": ms, "page_faults": round(found[-1]["faults"]), "largest_mb": round(found[-1]["mb"])}
-    row["kept in units of given back"] = {
-        "median": round(statistics.median(ratios), 3),
-        "quartiles": [round(ratios[len(ratios) // 4], 3), round(ratios[3 * len(ratios) // 4], 3)],
-    }
+    for name, contender in contenders.items():
+        found = {"ms": round(statistics.median(contender.blocks), 2), "page_faults": round(faults[name] / CASES[case][3])}
+        row[name] = found | {"peak_mb": contender.memory()["peak_mb"]}
+        contender.stop()
+    row[f"{KEPT} in units of {GIVEN_BACK}"] = ratio(contenders[KEPT].blocks, contenders[GIVEN_BACK].blocks)
     print(row)
     return row
 
 
 def main() -> None:
     if len(sys.argv) == 3:
-        child(sys.argv[1], sys.argv[2] == "kept")
+        child(sys.argv[1], sys.argv[2] == KEPT)
         return
     content = {"rounds": ROUNDS, "cases": [measure(case) for case in CASES]}
     print(results.write("allocator", content))

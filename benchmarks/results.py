@@ -43,11 +43,15 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def origin() -> dict[str, Any]:
+    """The command that is running, when, at which commit and where: of a file, or of a part that later commands leave as it is."""
+    command = "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    return {"command": command, "date": date.today().isoformat(), "commit": commit(), "hardware": hardware()}
+
+
 def write(name: str, figures: dict[str, Any]) -> Path:
     """Writes results/NAME.json and returns its path."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    command = "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    content = {"command": command, "date": date.today().isoformat(), "commit": commit(), "hardware": hardware(), **figures}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**origin(), **figures}, indent=2) + "\n", encoding="utf-8")
     return path

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import results
+from benchmarks.peers.turns import ratio
 from transfuse import models
 from transfuse.core.types import ModelRequest
 from transfuse.engine.optim import build_optimizer, lay_gradients
@@ -43,15 +44,13 @@ def measure(source: str, shape: tuple[int, ...], steps: int, name: str) -> dict[
                 optimizer.step()
             if block:  # the first makes the running means
                 found.append(1e3 * (time.perf_counter() - began) / steps)
-    ratios = sorted(plain / ours for plain, ours in zip(*times, strict=True))
     row = {
         "model": source,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "optimizer": name,
         "torch_ms": round(statistics.median(times[0]), 3),
         "ours_ms": round(statistics.median(times[1]), 3),
-        "times_as_fast": round(statistics.median(ratios), 2),
-        "quartiles": [round(ratios[len(ratios) // 4], 2), round(ratios[3 * len(ratios) // 4], 2)],
+        "times_as_fast": ratio(*times),
     }
     print(row)
     return row

@@ -28,9 +28,10 @@ import torch
 
 from benchmarks import results
 from benchmarks.peers.contenders import CONTENDERS
-from benchmarks.peers.setting import BATCH, Setting, fast_format
-from benchmarks.peers.turns import Contender
+from benchmarks.peers.setting import BATCH, Setting, fast_format, write_large
+from benchmarks.peers.turns import Contender, ratio
 
+MODULE = "benchmarks.peers.contenders"
 TITLES = {"small": "ResNet-20", "middle": "ResNet-56", "large": "ResNet-32x4"}
 BASE, STEP_OF_STUDENT, COMPILED = "torchdistill", "student alone", "compiled"
 TRAINED = "middle"  # the teacher under which everybody trains to the end
@@ -43,7 +44,7 @@ def fill_cache(setting: Setting) -> None:
     """One run of ours that nobody times: its answers are what the warm contenders find."""
     command = ["transfuse, cold cache", json.dumps(asdict(setting))]
     warm = Path(setting.folder) / "warm"
-    contender = Contender("filling", command)
+    contender = Contender("filling", MODULE, command)
     while contender.turn():
         pass
     made = next(Path(setting.folder).glob("cold-*"))
@@ -52,7 +53,7 @@ def fill_cache(setting: Setting) -> None:
 
 def take_turns(setting: Setting, names: list[str], rounds: int | None) -> dict[str, Contender]:
     """All contenders, one block each in turn; to the end, or for so many rounds."""
-    contenders = {name: Contender(name, [name, json.dumps(asdict(setting))]) for name in names}
+    contenders = {name: Contender(name, MODULE, [name, json.dumps(asdict(setting))]) for name in names}
     done = 0
     going = True
     while going and (rounds is None or done <= rounds):
@@ -97,15 +98,6 @@ def ends(contenders: dict[str, Contender], earlier: list[dict[str, Any]]) -> lis
     now = {name: {"name": name, **(contender.result or {})} for name, contender in contenders.items()}
     known = {**{row["name"]: row for row in earlier}, **now}
     return [known[name] for name in CONTENDERS if name in known]
-
-
-def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
-    """Median and quartiles of the ratio over rounds."""
-    found = sorted(one / two for one, two in zip(above, below, strict=False))
-    return {
-        "median": round(statistics.median(found), 3),
-        "quartiles": [round(found[len(found) // 4], 3), round(found[3 * len(found) // 4], 3)],
-    }
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
@@ -155,11 +147,14 @@ def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, 
         with tempfile.TemporaryDirectory() as folder:
             steps = round(epochs * EPOCH) if to_the_end else block * (rounds + 2)
             setting = Setting(teacher, steps, torch.get_num_threads(), block, seed=0, folder=folder)
+            if teacher == "large":
+                write_large(folder)
             fill_cache(setting)
             load = os.getloadavg()[0]
             contenders = take_turns(setting, names, None if to_the_end else rounds)
             if to_the_end:
                 found["trained"] = {
+                    **results.origin(),
                     "teacher": teacher,
                     "steps": steps,
                     "seed": 0,
@@ -167,7 +162,7 @@ def main(teachers: str, to_the_end: bool, epochs: int, rounds: int, block: int, 
                 }
             else:
                 entry = {"steps": steps, "block": block, "threads": setting.threads, "load_before_and_after": [load, os.getloadavg()[0]]}
-                found["timed"][teacher] = {**entry, "rows": table(contenders)}
+                found["timed"][teacher] = {**results.origin(), **entry, "rows": table(contenders)}
             shutil.rmtree(folder, ignore_errors=True)
             Path(folder).mkdir()
         if not only or to_the_end:

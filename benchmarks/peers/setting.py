@@ -22,7 +22,7 @@ TEMPERATURE, HARD, SOFT = 4.0, 0.1, 0.9
 TEACHERS: dict[str, dict[str, Any]] = {
     "small": {"source": "file:{weights}/resnet20-12fca82f.th", "architecture": "builtin:resnet20", "options": {"shortcut": "A"}},
     "middle": {"source": "file:{weights}/resnet56-4bfd9763.th", "architecture": "builtin:resnet56", "options": {"shortcut": "A"}},
-    "large": {"source": "file:{folder}/resnet32x4.pt", "architecture": "builtin:resnet32x4"},
+    "large": {"source": "file:{folder}/large.pt", "architecture": "builtin:resnet32x4", "options": {}},
 }
 
 
@@ -67,29 +67,24 @@ def pictures() -> dict[str, np.ndarray]:
     return data.cifar10()
 
 
+def write_large(folder: str) -> None:
+    """The large teacher's file. Its weights are random: its answers cost the same, and under it no accuracy is compared."""
+    network = models.open_model(TEACHERS["large"]["architecture"], ModelRequest(outputs=10, input_shape=(3, 32, 32), seed=0)).network
+    torch.save(network.state_dict(), Path(folder) / "large.pt")
+
+
 def teacher_block(setting: Setting) -> dict[str, Any]:
-    """A teacher as a recipe has it; the large one has random weights: its answers cost the same, and under it no accuracy is compared."""
-    block = dict(TEACHERS[setting.teacher])
-    if setting.teacher == "large":
-        path = Path(setting.folder) / "resnet32x4.pt"
-        if not path.exists():
-            network = models.open_model(block["architecture"], ModelRequest(outputs=10, input_shape=(3, 32, 32), seed=0)).network
-            torch.save(network.state_dict(), path)
-    else:
-        block["trusted"] = True
-    block["source"] = block["source"].format(folder=setting.folder, weights=data.weights("akamaster_cifar10"))
-    return {**block, "preprocess": {"size": 32, "mean": list(MEAN), "std": list(STD)}}
+    """A teacher as a recipe has it."""
+    block = TEACHERS[setting.teacher]
+    source = block["source"].format(folder=setting.folder, weights=data.weights("akamaster_cifar10"))
+    return {**block, "source": source, "trusted": True, "preprocess": {"size": 32, "mean": list(MEAN), "std": list(STD)}}
 
 
 def teacher_network(setting: Setting) -> nn.Module:
     """The same teacher as a module, for those who are not us."""
     block = teacher_block(setting)
     request = ModelRequest(
-        outputs=10,
-        input_shape=(3, 32, 32),
-        architecture=block["architecture"],
-        options=block.get("options", {}),
-        trusted=block.get("trusted", False),
+        outputs=10, input_shape=(3, 32, 32), architecture=block["architecture"], options=block["options"], trusted=block["trusted"]
     )
     return models.open_model(block["source"], request).network.eval().requires_grad_(False).to(device())
 

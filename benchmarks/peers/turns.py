@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -89,13 +90,14 @@ class Contender:
 
     Args:
         name: what the tables call it.
-        arguments: of `python -m benchmarks.peers.contenders`.
+        module: with a program that takes turns.
+        arguments: of `python -m module`.
     """
 
-    def __init__(self, name: str, arguments: list[str]):
+    def __init__(self, name: str, module: str, arguments: list[str]):
         self.name, self.blocks, self.taken = name, [], {}
         self.result: dict[str, Any] | None = None
-        command = [sys.executable, "-m", "benchmarks.peers.contenders", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
@@ -135,3 +137,12 @@ class Contender:
             self.result = {key: value for key, value in message.items() if key != "done"}
             self.process.wait()
         return message
+
+
+def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
+    """Median and quartiles of the ratio over rounds."""
+    found = sorted(one / two for one, two in zip(above, below, strict=False))
+    return {
+        "median": round(statistics.median(found), 3),
+        "quartiles": [round(found[len(found) // 4], 3), round(found[3 * len(found) // 4], 3)],
+    }
