@@ -73,6 +73,9 @@ def test_the_speeds_beside_peers_are_those_of_their_result_file():
     warm, compiled = speed["transfuse, warm cache"], speed["transfuse, warm cache, compiled"]
     assert f"{warm:.1f} times torchdistill's speed as documented and {compiled:.1f} times with `train.compile`" in text
     assert f"the student alone is {speed['student alone']:.1f} times as fast, compiled {speed['student alone, compiled']:.1f}" in text
+    steps = {row["name"]: row["in_steps_of_the_student_alone"]["median"] for row in timed["middle"]["rows"]}
+    taken = [steps["transfuse, warm cache"], steps["transfuse, warm cache, compiled"]]
+    assert f"It takes {taken[0]:.2f} times the student's alone, {taken[1]:.2f} times where both are compiled." in text
     large, small = (speeds[size]["transfuse, warm cache"] for size in ("large", "small"))
     assert f"Under a large teacher (ResNet-32x4) it is {large:.1f} times, under a small one (ResNet-20) {small:.1f}." in text
     page = " ".join((ROOT / "docs/cache.md").read_text(encoding="utf-8").split())
@@ -81,6 +84,17 @@ def test_the_speeds_beside_peers_are_those_of_their_result_file():
     warm = next(row for row in rows if row["name"] == "transfuse, warm cache")
     steps, times = warm["in_steps_of_the_student_alone"]["median"], warm["times_torchdistills_speed"]["median"]
     assert f"a step takes {steps:.2f} times the student's alone, which is {times:.1f} times torchdistill's speed" in text
+
+
+def test_the_speeds_of_updates_and_of_kept_memory_are_those_of_their_result_files():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    times = [row["times_as_fast"]["median"] for row in json.loads((ROOT / "benchmarks/results/updates.json").read_text())["rows"]]
+    assert f"{min(times):.1f} to {max(times):.1f} times as fast as torch's optimisers make it by default" in text
+    cases = json.loads((ROOT / "benchmarks/results/allocator.json").read_text())["cases"]
+    shares = {case["case"]: case["kept in units of given back"]["median"] for case in cases}
+    compiled = shares.pop("ResNet-20, 128 pictures of 32x32, compiled")
+    assert f"then takes {compiled:.2f} of its time; other steps" in text
+    assert all(abs(share - 1) < 0.06 for share in shares.values())
 
 
 def test_the_default_number_of_views_follows_from_the_study_that_the_page_quotes():
