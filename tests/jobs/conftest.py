@@ -1,11 +1,14 @@
 """Small jobs on real data that finish in about a second."""
 
 import json
+import os
 
 import pytest
 
 from transfuse.jobs import distill
 from transfuse.recipe.load import from_values
+
+NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # for several processes: there may be fewer GPUs than those
 
 
 @pytest.fixture

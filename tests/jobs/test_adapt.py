@@ -25,6 +25,8 @@ from transfuse.jobs.context import Live
 from transfuse.jobs.deliver import finish
 from transfuse.recipe.load import dump, from_text, from_values, load
 
+from .conftest import NO_GPU
+
 DOMAINS = [name for name in objectives.names() if "domains" in objectives.card(name).needs]
 CLASSES = np.array([str(number) for number in range(10)])
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -338,7 +340,7 @@ def test_two_processes_hold_both_domains_and_train_as_one(values, tmp_path):
     program = Path(sys.executable).with_name("transfuse")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     arguments = ["adapt", "recipe.yaml", f"out={tmp_path / 'two'}"]
-    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, env=NO_GPU, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     weights = [load_file(path / "student.safetensors") for path in (one.path, tmp_path / "two")]
     assert all(torch.allclose(weights[0][key], weights[1][key], atol=1e-5) for key in weights[0])

@@ -27,7 +27,7 @@ from transfuse.jobs.parts.pools import training_pool
 from transfuse.jobs.prepare import refusals
 from transfuse.recipe.load import dump, from_values
 
-from .conftest import lines
+from .conftest import NO_GPU, lines
 
 POOL, EXACT = 1294, 503  # digits without validation and test samples; those
 
@@ -276,7 +276,7 @@ def test_a_teacher_that_is_asked_about_turned_pictures_alone_is_asked_live_and_n
 def test_a_teacher_is_counted_and_let_go_with_the_loader_that_it_fetched_from(first, tmp_path):
     filling = Filling(from_values(recipe(tmp_path, "none", teacher=first[1], objectives=["kd"])))
     oracle, pool = filling.oracles["teacher"], training_pool(filling.data)
-    loader = MemoryLoader(pool, BatchViews(None, 0), Order(len(pool), 8, 0))
+    loader = MemoryLoader(pool, BatchViews(None, 0), Order(len(pool), 8, 0), filling.context.device)
     asked, batch, held = oracle.asked(), next(iter(loader.batches(0, 1))), weakref.ref(loader)
     oracle.teacher(pool, False, loader).answers(batch.ids, batch.views, batch.inputs)
     del loader
@@ -302,7 +302,7 @@ def test_the_ranks_of_torchrun_share_the_filling(first, tmp_path):
     _, source, asked = first
     (tmp_path / "recipe.yaml").write_text(dump(from_values(recipe(tmp_path, "none", teacher=source, objectives=["kd"]))))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "transfuse", "cache", "fill", "recipe.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=NO_GPU, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"{asked:,} samples were asked about now" in done.stderr
     assert all(entry.filled == 1.0 for entry in entries(tmp_path / "cache"))

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 import transfuse
+import transfuse.jobs.eval
 from transfuse.cli.main import run as command
 from transfuse.core.types import ModelRequest
 from transfuse.errors import DataError, ModelError, RecipeError, RunError

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .conftest import NO_GPU
+
 RECIPE = """
 job: distill
 data: {source: "bundled:digits", labels_per_class: 10}
@@ -20,7 +22,7 @@ def test_torchrun_trains_one_run_and_writes_each_line_once(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program), "run", "recipe.yaml"]
     done = subprocess.run(
         [*command, f"out={tmp_path / 'run'}", f"cache.dir={tmp_path / 'cache'}"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, env=NO_GPU, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"

@@ -30,6 +30,11 @@ def constructor(self, temperature=4.0):
     kit.Good.__init__(self, temperature)
 
 
+def waits_for_the_device(self, step):
+    values = kit.good_loss(step.student.logits, step.teacher.logits, self.temperature)
+    return values * 2 if values.sum().item() < 0 else values
+
+
 # check -> an objective that it has to fail, and what else check_objective is told
 DEFECTS = {
     "card": (kit.Good, {"particulars": Particulars(card=replace(kit.CARD, link="arxiv"))}),
@@ -51,6 +56,7 @@ DEFECTS = {
     "unlabelled": (kit.UnguardedLabels, {"particulars": Particulars(card=kit.LABELS)}),
     "compiled": planted(kit.branch_on_value),
     "two_processes": (kit.OtherInProcesses, {}),
+    "gpu": planted(waits_for_the_device),
     "inductor": planted(kit.branch_on_value),
 }
 
@@ -59,16 +65,13 @@ DEFECTS = {
 def test_a_check_passes_what_is_right_and_fails_what_is_wrong(check):
     if check == "inductor" and not has_cpp_compiler():
         pytest.skip("inductor builds CPU code with a C++ compiler, and there is none")
+    if check == "gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
     check_objective(kit.Good, kd_reference, zero_at_equality=True, invariance=SHIFTS, checks=[check])
     wrong, settings = DEFECTS[check]
     with pytest.raises(ObjectiveDefect) as found:
         check_objective(wrong, kd_reference, zero_at_equality=True, invariance=SHIFTS, checks=[check], **settings)
     assert found.value.check == check
-
-
-def waits_for_the_device(self, step):
-    values = kit.good_loss(step.student.logits, step.teacher.logits, self.temperature)
-    return values * 2 if values.sum().item() < 0 else values
 
 
 def test_a_wait_for_the_device_in_each_step_is_found_unless_it_is_owned_up_to():

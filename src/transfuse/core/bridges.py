@@ -99,8 +99,20 @@ def resized(maps: Maps, size: tuple[int, int]) -> Maps:
     """Maps of another size: the mean over areas on the way down, bilinear interpolation on the way up."""
     smaller = (min(maps.shape[2], size[0]), min(maps.shape[3], size[1]))
     if smaller != tuple(maps.shape[2:]):
-        maps = F.adaptive_avg_pool2d(maps, smaller)
+        maps = averaged(maps, smaller)
     return maps if smaller == size else F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def averaged(maps: Maps, size: tuple[int, int]) -> Maps:
+    """Maps averaged to fewer positions, each over its share of the area.
+
+    Where the shares are equal they are windows side by side, whose gradient a GPU adds up in the same order each time; for others torch has
+    nothing like that.
+    """
+    height, width = maps.shape[2:]
+    if height % size[0] or width % size[1]:
+        return F.adaptive_avg_pool2d(maps, size)
+    return F.avg_pool2d(maps, (height // size[0], width // size[1]))
 
 
 def same_size(student_features: Tensor, teacher_features: Tensor) -> tuple[Maps, Maps]:

@@ -190,12 +190,13 @@ def _tried(module: nn.Module, taps: Sequence[Tap], example: Tensor) -> tuple[lis
 
         return hook
 
-    with undisturbed(module), _attached(module, taps, found), ExitStack() as hooks:
+    # what is made in inference mode, or there already, counts no changes
+    with torch.inference_mode(False), torch.no_grad(), undisturbed(module), _attached(module, taps, found), ExitStack() as hooks:
         for tap in taps:
             target = module.get_submodule(tap.module)
             attach = target.register_forward_pre_hook if tap.input else target.register_forward_hook
             hooks.callback(attach(note(tap)).remove)
-        module(example)
+        module(example.clone())
     seen, shapes = [], {}
     for tap in taps:
         if tap.path not in found:

@@ -50,6 +50,8 @@ class Batch:
         labelled: bool [batch].
         label_probabilities: float [batch, classes] when views mix labels, else None.
         domains: int64 [batch], 0 where a sample comes from the source domain, 1 from the target domain; None in jobs without domains.
+        on_host: ids and views as they were before they were sent to a GPU, for who looks something up by them: to fetch them from there
+            would wait for all that it has yet to do. None on a CPU, and where they are known on the GPU only.
     """
 
     inputs: Tensor
@@ -59,6 +61,7 @@ class Batch:
     labelled: Tensor
     label_probabilities: Tensor | None = None
     domains: Tensor | None = None
+    on_host: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,7 +69,10 @@ class Batch:
     def select(self, rows: Tensor | slice) -> Batch:
         mixed = None if self.label_probabilities is None else self.label_probabilities[rows]
         domains = None if self.domains is None else self.domains[rows]
-        return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed, domains)
+        there = None
+        if self.on_host is not None and isinstance(rows, slice):  # which rows a tensor on the GPU names is not known here
+            there = self.on_host[0][rows], self.on_host[1][rows]
+        return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed, domains, there)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from transfuse.core.devices import sent
 from transfuse.core.protocols import Mixture, Teacher, Views
 from transfuse.core.types import Batch, Samples, float_labels
 from transfuse.engine.order import Order
@@ -42,10 +43,11 @@ def in_second_view(loader: MemoryLoader | WorkerLoader, batch: Batch) -> Batch:
     That is the view of the same number by the second view's own changes; where it has none, the first one's next view.
     """
     own, count = through_second_views(loader), loader.views.views
+    ids, views = batch.on_host or (batch.ids, batch.views)
     if own is not None:
-        return replace(own.batch(batch.ids, batch.views), domains=batch.domains)
-    views = batch.views + 1 if count is None else (batch.views + 1) % count
-    return replace(loader.batch(batch.ids, views), domains=batch.domains)
+        return replace(own.batch(ids, views), domains=batch.domains)
+    views = views + 1 if count is None else (views + 1) % count
+    return replace(loader.batch(ids, views), domains=batch.domains)
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,14 @@ class _PoolLoader(ABC):
 
     def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
         """Raw views of given samples."""
-        return self._seen(ids.to(self.device), views.to(self.device))[0]
+        return self._seen(sent(ids, self.device), sent(views, self.device))[0]
 
     def batch(self, ids: Tensor, views: Tensor, raw: Tensor | None = None) -> Batch:
         """Given samples in given views; `raw` saves fetching them (those of `wanted`)."""
-        ids, views = ids.to(self.device), views.to(self.device)
+        on_host = (ids, views) if ids.device.type == "cpu" != self.device.type else None
+        domains = self.order.domains(ids)
+        domains = None if domains is None else sent(domains, self.device)
+        ids, views = sent(ids, self.device), sent(views, self.device)
         inputs, mixture, share = self._seen(ids, views, raw)
         labels, labelled, probabilities = self._labels[ids], self._labelled[ids], None
         if mixture is not None and share is not None:
@@ -109,7 +114,7 @@ class _PoolLoader(ABC):
                 labels = mixed_values(labels, self._labels[partners], share)
             else:
                 probabilities = mixed_classes(labels, self._labels[partners], share, self.classes)
-        return Batch(inputs, ids, views, labels, labelled, probabilities, self.order.domains(ids))
+        return Batch(inputs, ids, views, labels, labelled, probabilities, domains, on_host)
 
     def wanted(self, ids: Tensor, views: Tensor) -> Tensor:
         """The samples whose raw inputs a batch takes: its own, then the partners of those."""
@@ -219,12 +224,19 @@ class WorkerLoader(_PoolLoader):
         self.workers = workers
 
     def _raw_of(self, ids: Tensor) -> Tensor:
-        return self.samples.raw(ids.cpu()).to(self.device)
+        return sent(self.samples.raw(ids.cpu()), self.device)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start .. stop - 1."""
         requests = _Requests(self, start, stop)
-        raws = DataLoader(_Fetch(self.samples), batch_size=None, sampler=requests, num_workers=self.workers)  # type: ignore[arg-type]
+        pinned = self.device.type == "cuda"
+        raws = DataLoader(
+            _Fetch(self.samples),
+            batch_size=None,
+            sampler=requests,
+            num_workers=self.workers,
+            pin_memory=pinned,  # type: ignore[arg-type]
+        )
         for step, raw in zip(range(start, stop), raws, strict=True):
             ids, epochs = self.order.batch(step)
             yield self.batch(ids, self.views.view_of_epoch(epochs), raw.to(self.device, non_blocking=True))

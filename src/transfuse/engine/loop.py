@@ -21,8 +21,9 @@ from transfuse.engine.ema import Ema
 from transfuse.engine.interrupt import Interrupt
 from transfuse.engine.loader import MemoryLoader, WorkerLoader
 from transfuse.engine.optim import build_optimizer, lay_gradients, lay_state
-from transfuse.engine.phases import forget_gradients, over_phases
+from transfuse.engine.phases import forget_gradients, over_phases, parts_of
 from transfuse.engine.rehearsal import refuse_split
+from transfuse.engine.repeatable import repeatable
 from transfuse.engine.schedule import SCHEDULES
 from transfuse.engine.settings import Outcome, Settings, State
 from transfuse.engine.track import Jsonl
@@ -87,7 +88,7 @@ class Loop:
             RecipeError: memory ran out and a batch-level objective forbids splitting the batch.
         """
         try:
-            with memory.kept(self.loader.device):
+            with memory.kept(self.loader.device), repeatable(self.loader.device, self._say):
                 return self._fit()
         finally:
             parallel.unwrap(self.module)  # whoever is given the network, or trains it again, finds its own layers in it
@@ -150,10 +151,10 @@ class Loop:
         rows: list[tuple[list[str], Tensor]] = []
         for phase in self.stepper.phases():
             self.optimizer.zero_grad(set_to_none=True)
-            pieces = torch.arange(len(batch), device=batch.ids.device).tensor_split(min(self.state.micro_batches, len(batch)))
+            pieces = parts_of(len(batch), self.state.micro_batches)
             names, parts, apart = [], [], Apart(self.module, self.combine) if self.combine is not None else None
-            for number, places in enumerate(pieces):
-                piece = batch if len(pieces) == 1 else batch.select(places)
+            for number, rows_of_piece in enumerate(pieces):
+                piece = batch if len(pieces) == 1 else batch.select(rows_of_piece)
                 seeds.seed_step(self.settings.seed, "step", self.state.step, phase, number, ranks.rank())
                 with parallel.without_sync(self.called, last=number == len(pieces) - 1 and apart is None):
                     terms = self.called(piece, phase, self.progress)
@@ -253,6 +254,7 @@ class Loop:
             # the loss itself stands first; a term that is to blame is named before it
             for name, value in sorted(zip(self.names, row, strict=True), key=lambda pair: pair[0] == "loss"):
                 if not math.isfinite(value):
+                    getattr(self.stepper, "blame", lambda: None)()
                     fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
                     raise NumericsError(
                         f"the loss term '{name}' became {value} at step {step}", where=f"training {self.track.run}", fix=fix

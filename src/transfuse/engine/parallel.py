@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from transfuse.core import ranks
+from transfuse.errors import TransfuseError
 
 _OWN = "uses each rank's own statistics: the result depends on the number of processes"
 _PLAIN = "class_without_ranks"  # the attribute of a synchronised layer that remembers what it was
@@ -24,8 +25,20 @@ _PATIENT: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=N
 
 
 def own_device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's GPU, or the CPU where there is none.
+
+    Raises:
+        TransfuseError: there are GPUs, but fewer than processes.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if place >= count:
+        fix = f"start at most {count} here, or none of them with a GPU: CUDA_VISIBLE_DEVICES="
+        raise TransfuseError(
+            f"process {place + 1} of this machine has no GPU of its own, since there are {count}", where="torchrun", fix=fix
+        )
+    return torch.device("cuda", place)
 
 
 def start() -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,3 +38,10 @@ def over_phases(rows: list[tuple[list[str], Tensor]]) -> tuple[list[str], Tensor
             table.setdefault(name, []).append(value)
     values = [torch.stack(found).sum() if name == "loss" else torch.stack(found).mean() for name, found in table.items()]
     return list(table), torch.stack(values)
+
+
+def parts_of(samples: int, parts: int) -> list[slice]:
+    """The rows of a batch in so many parts, one after the other, whose sizes differ by one at most; no part is empty."""
+    size, larger = divmod(samples, min(parts, samples))
+    bounds = [number * size + min(number, larger) for number in range(min(parts, samples) + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]

@@ -102,6 +102,7 @@ def verify(model: Model, written: Written, opened: Model, judge: Judge, blocks: 
     if not len(judge.samples):
         raise ExportError("there is no sample to run the file on", where=written.file.name)
     assert model.preprocess is not None
+    model.network.to("cpu")  # where the file runs, and where it is timed beside it
     ours = predict(model.network, judge.samples, model.preprocess)
     theirs = answers(opened, judge)
     found: dict[str, Any] = {

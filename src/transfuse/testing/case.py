@@ -47,6 +47,7 @@ class Particulars:
             that is deliberately not the derivative of the value: detached weights, gradient reversal.
         skip: check -> reason why it can't apply.
         graph_breaks: why compilation may fall back to Python in between; a break costs a wait for the device in each step.
+        waits: why a step has to wait for a GPU even so.
         tolerance: relative, of the value against the reference in float64.
     """
 
@@ -56,6 +57,7 @@ class Particulars:
     surrogate: Callable[[Any, Step, Any, Step], Tensor] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     graph_breaks: str = ""
+    waits: str = ""
     tolerance: float = 1e-8
 
 

@@ -34,6 +34,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "unlabelled": robustness_checks.check_unlabelled,
     "compiled": use_checks.check_compiled,
     "two_processes": use_checks.check_two_processes,
+    "gpu": use_checks.check_gpu,
     "inductor": use_checks.check_inductor,
 }
 QUICK = tuple(name for name in CHECKS if name not in ("compiled", "two_processes", "inductor"))

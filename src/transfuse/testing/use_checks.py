@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from transfuse.engine.precision import has_cpp_compiler
 from transfuse.recipe.methods import objective_block
 from transfuse.testing.case import Case, ObjectiveDefect, Outcome, differs, gradients_differ, run
 from transfuse.testing.processes import ProcessFailure, processes
+from transfuse.testing.steps import map_tensors
 
 
 def check_card(case: Case) -> None:
@@ -144,3 +146,32 @@ def check_two_processes(case: Case) -> None:
     problem = gradients_differ(Outcome(whole.values, joined, nn.Module()), whole, 1e-8)
     if problem:
         raise ObjectiveDefect("two_processes", f"two processes and one differ: {problem}")
+
+
+def check_gpu(case: Case) -> None:
+    """A GPU gives the CPU's value and gradient, and the step doesn't wait for it; where there is no GPU, there is nothing to compare."""
+    if not torch.cuda.is_available():
+        return
+    step = case.step()
+    objective = case.make(step)
+    expected = run(objective, step)
+    there = map_tensors(step, lambda _, tensor: tensor.cuda())
+    moved = copy.deepcopy(objective).cuda()
+    found = run(moved, there)
+    back = {path: None if gradient is None else gradient.cpu() for path, gradient in found.gradients.items()}
+    found = Outcome(found.values.cpu(), back, nn.Module())
+    problem = differs(found.values, expected.values, 1e-8) or gradients_differ(found, expected, 1e-8)
+    if problem:
+        raise ObjectiveDefect("gpu", f"a GPU and the CPU differ: {problem}")
+    if case.particulars.graph_breaks or case.particulars.waits:
+        return
+    mode = torch.cuda.get_sync_debug_mode()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        run(moved, there)
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        raise ObjectiveDefect("gpu", "the step waits for the GPU: something in it looks at a value there") from error
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)

@@ -10,19 +10,22 @@ from tests.objectives.relations.steps import rotated_student
 from tests.reference.bss import bss_reference
 from transfuse.objectives._vectors import vectors
 from transfuse.objectives.weights.bss import BSS, bss_loss
-from transfuse.testing import QUICK, check_objective, example_step
+from transfuse.testing import QUICK, Particulars, check_objective, example_step
 
 make_step = partial(example_step, teachers=0, taps=1)
 FACTS = {"singular values ignore rotations": rotated_student}
 
 
+WAITS = Particulars(waits="a decomposition goes on until it has converged, which is seen from outside the GPU")
+
+
 def test_bss_is_proved():
-    check_objective(BSS, bss_reference, make_step=make_step, invariance=FACTS)
+    check_objective(BSS, bss_reference, make_step=make_step, invariance=FACTS, particulars=WAITS)
 
 
 def test_several_values_are_proved():
     checks = [check for check in QUICK if check != "small"]  # a single sample has a single value
-    check_objective(BSS, bss_reference, {"k": 3}, make_step, invariance=FACTS, checks=checks)
+    check_objective(BSS, bss_reference, {"k": 3}, make_step, invariance=FACTS, checks=checks, particulars=WAITS)
 
 
 def test_more_values_than_there_are_are_refused_with_the_reason():

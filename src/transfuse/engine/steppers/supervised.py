@@ -96,6 +96,17 @@ class Supervised(nn.Module):
         """Whether some weights get no gradient: the last layers, where all terms look at inner features alone."""
         return all(inner_only(weighted.card) for weighted in self._weighted)
 
+    def blame(self) -> None:
+        """Looks, after a term stopped being finite, whether a teacher said what is none.
+
+        Raises:
+            NumericsError: one did.
+        """
+        for teacher in (*self._teachers.values(), *self._teachers_of_second.values()):
+            live = getattr(teacher, "live", teacher)
+            if isinstance(live, LiveTeacher):
+                live.look()
+
     def defined(self, batch: Batch) -> dict[str, Tensor | None]:
         """Per term: bool [batch] where it is defined, by what its card needs; None for scalars."""
         covered = {name: teacher.covers(batch.ids) for name, teacher in self._teachers.items()}
@@ -136,7 +147,7 @@ class Supervised(nn.Module):
         answers = {}
         for name in sorted({name for weighted in asking for name in weighted.teachers}):
             shown = seen if any(name in weighted.teachers for weighted in turning) else batch
-            answers[name] = teachers[name].answers(shown.ids, shown.views, shown.inputs)
+            answers[name] = answered(teachers[name], shown)
         return taken_apart(seen, student, answers, progress) if turning else Step(batch, student, answers, progress)
 
     def _students_signals(self, batch: Batch) -> Signals:
@@ -167,6 +178,13 @@ class Supervised(nn.Module):
 
     def _values(self, weighted: WeightedObjective, step: Step) -> Tensor:
         return weighted.objective(step)
+
+
+def answered(teacher: Teacher, batch: Batch) -> Signals:
+    """What a teacher says about a batch."""
+    if isinstance(teacher, CachedTeacher):
+        return teacher.about(batch)
+    return teacher.answers(batch.ids, batch.views, batch.inputs)
 
 
 def ready(teachers: Mapping[str, Teacher], objectives: Sequence[WeightedObjective]) -> dict[str, Teacher]:

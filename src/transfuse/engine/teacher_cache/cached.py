@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transfuse.core import ranks
-from transfuse.core.types import Signals
+from transfuse.core.types import Batch, Signals
 from transfuse.engine.teacher_cache.forms import Dense, Top
 from transfuse.engine.teacher_cache.store import Store
 from transfuse.engine.teacher_cache.teachers import LiveTeacher, refuse_nan
@@ -102,12 +102,19 @@ class CachedTeacher:
         return live if kept is None else CachedTeacher(live, self.logits, self.together, self.open_features, kept)
 
     def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
-        found = self._stored(ids.cpu().numpy(), views.cpu().numpy(), inputs)
-        features = {path: memory.form.decode(found[1 + place], ids.device) for place, (path, memory) in enumerate(self.features.items())}
+        return self._decoded(self._stored(ids.cpu().numpy(), views.cpu().numpy(), inputs), ids.device)
+
+    def about(self, batch: Batch) -> Signals:
+        """The same, on the batch's device; a batch that was sent to a GPU is looked up by what is known of it here."""
+        ids, views = batch.on_host or (batch.ids, batch.views)
+        return self._decoded(self._stored(ids.cpu().numpy(), views.cpu().numpy(), batch.inputs), batch.ids.device)
+
+    def _decoded(self, found: list[np.ndarray], device: torch.device) -> Signals:
+        features = {path: memory.form.decode(found[1 + place], device) for place, (path, memory) in enumerate(self.features.items())}
         if isinstance(self.logits.form, Top):
-            empty = torch.empty(len(ids), 0, device=ids.device)
-            return Signals(empty, features, self.logits.form.decode(found[0], ids.device))  # type: ignore[arg-type]
-        return Signals(self.logits.form.decode(found[0], ids.device), features)  # type: ignore[arg-type]
+            empty = torch.empty(len(found[0]), 0, device=device)
+            return Signals(empty, features, self.logits.form.decode(found[0], device))  # type: ignore[arg-type]
+        return Signals(self.logits.form.decode(found[0], device), features)  # type: ignore[arg-type]
 
     def _stored(self, rows: np.ndarray, views: np.ndarray, inputs: Tensor | None) -> list[np.ndarray]:
         """Stored bytes, per memory; what is missing is asked about first, also what goes missing while we ask (a deleted cache)."""

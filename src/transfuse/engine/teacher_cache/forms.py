@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfuse.core.devices import sent
 from transfuse.core.numerics import TopLogits, top_logits
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -55,7 +56,7 @@ class Dense:
     def decode(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """float32 [n, *shape]."""
         values = torch.from_numpy(rows).view(self.dtype).reshape(len(rows), *self.shape)
-        return values.to(device).float()
+        return sent(values, device).float()
 
 
 class Top:
@@ -95,9 +96,9 @@ class Top:
     def decode(self, rows: np.ndarray, device: torch.device | str = "cpu") -> TopLogits:
         """In float32."""
         found = np.ascontiguousarray(rows).view(self._row)[:, 0]
-        tails = torch.from_numpy(found["tails"].copy()).to(device)
+        tails = sent(torch.from_numpy(found["tails"].copy()), device)
         return TopLogits(
-            torch.from_numpy(found["classes"].astype(np.int64)).to(device),
-            torch.from_numpy(found["logits"].copy()).to(device).float(),
+            sent(torch.from_numpy(found["classes"].astype(np.int64)), device),
+            sent(torch.from_numpy(found["logits"].copy()), device).float(),
             {temperature: tails[:, place] for place, temperature in enumerate(self.temperatures)},
         )

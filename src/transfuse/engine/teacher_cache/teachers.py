@@ -44,6 +44,7 @@ class LiveTeacher:
         self.tapped: tuple[str, ...] = ()  # paths of the features that it answers with, beside its logits
         self._taps: Taps | None = None
         self._fits = 2**31  # samples per forward pass, as far as memory is known to do
+        self._bad: Tensor | None = None  # answers with NaN in them that a GPU gave so far
 
     def covers(self, ids: Tensor) -> Tensor:
         return torch.ones(len(ids), dtype=torch.bool, device=ids.device)
@@ -84,9 +85,21 @@ class LiveTeacher:
             self._taps = Taps(self.module, self.tapped, prepared[:1])
         with autocast(self.precision, self.device):
             logits, features = (self.module(prepared), {}) if self._taps is None else self._taps(prepared)
-        if logits.device.type == "cpu":  # on a GPU looking would wait for the device
+        if logits.device.type == "cpu":
             refuse_nan(logits)
+        else:  # to look would wait for the GPU: `look` does, once something is known to be wrong
+            bad = logits.isnan().any(-1).sum()
+            self._bad = bad if self._bad is None else self._bad + bad
         return Signals(logits.float(), features)
+
+    def look(self) -> None:
+        """Waits for the GPU to see whether it gave answers that are NaN.
+
+        Raises:
+            NumericsError: it did.
+        """
+        if self._bad is not None and int(self._bad):
+            raise said_nan(f"{int(self._bad)} of {self.forwards} samples")
 
     def _prepared(self, raw: Tensor) -> Tensor:
         prepared = self.preprocess(raw)
@@ -121,11 +134,17 @@ class TableTeacher:
         self.rows, self.logits = rows, logits
 
     def covers(self, ids: Tensor) -> Tensor:
-        return self.rows.to(ids.device)[ids] >= 0
+        self._move(ids.device)
+        return self.rows[ids] >= 0
 
     def answers(self, ids: Tensor, views: Tensor, inputs: Tensor | None = None) -> Signals:
-        rows = self.rows.to(ids.device)[ids].clamp(min=0)  # uncovered samples are masked by whoever averages
-        return Signals(self.logits.to(ids.device)[rows])
+        self._move(ids.device)
+        return Signals(self.logits[self.rows[ids].clamp(min=0)])  # uncovered samples are masked by whoever averages
+
+    def _move(self, device: torch.device) -> None:
+        """The table goes where it is asked for, and stays there: it is asked in every step."""
+        if self.rows.device != device:
+            self.rows, self.logits = self.rows.to(device), self.logits.to(device)
 
 
 def refuse_nan(logits: Tensor) -> None:
@@ -136,8 +155,12 @@ def refuse_nan(logits: Tensor) -> None:
     """
     bad = int(logits.isnan().any(-1).sum())
     if bad:
-        fix = "check its weights and its preprocess, or use train.precision=fp32"
-        raise NumericsError(f"a teacher's answer is NaN for {bad} of {len(logits)} samples of a batch", where="teachers", fix=fix)
+        raise said_nan(f"{bad} of {len(logits)} samples of a batch")
+
+
+def said_nan(samples: str) -> NumericsError:
+    fix = "check its weights and its preprocess, or use train.precision=fp32"
+    return NumericsError(f"a teacher's answer is NaN for {samples}", where="teachers", fix=fix)
 
 
 def with_features(teacher: Teacher, paths: Sequence[str]) -> Teacher:

@@ -128,8 +128,8 @@ def steps_of(train: TrainBlock, order: Order) -> int:
 
 
 def compiled(network: nn.Module, context: Context, lesson: Lesson) -> Callable[[Tensor], Tensor] | None:
-    """The network through torch.compile; None, said aloud, where there is no compiler for this device's code."""
-    if context.device.type == "cpu" and not has_cpp_compiler():
+    """The network through torch.compile; None, said aloud, where there is no compiler."""
+    if not has_cpp_compiler():  # code for a GPU is launched by what a compiler builds here
         context.say("train.compile: there is no C++ compiler here, so the student runs without it")
         return None
     if lesson.train.compile == "max":

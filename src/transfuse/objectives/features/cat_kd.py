@@ -3,12 +3,11 @@
 from typing import Annotated, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transfuse.core.bridges import as_maps
+from transfuse.core.bridges import as_maps, averaged
 from transfuse.core.card import Card
 from transfuse.core.heads import Ending, require_in_front
 from transfuse.core.numerics import at_least_fp32
@@ -37,7 +36,7 @@ def class_maps(features: Tensor, head: Float[Tensor, "classes channels"], resolu
 
     The average is taken first, which is the same (both are linear) and cheaper. The bias is the same everywhere and left out.
     """
-    pooled = F.adaptive_avg_pool2d(at_least_fp32(as_maps(features, features)), resolution)
+    pooled = averaged(at_least_fp32(as_maps(features, features)), (resolution, resolution))
     return torch.einsum("oc,bchw->bohw", at_least_fp32(head).to(pooled.dtype), pooled)
 
 

@@ -3,12 +3,11 @@
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transfuse.core.bridges import AttentionFusion, Shape, channels_of, kind_of, require_pairs
+from transfuse.core.bridges import AttentionFusion, Shape, averaged, channels_of, kind_of, require_pairs
 from transfuse.core.card import Card
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.types import Step
@@ -46,7 +45,7 @@ def review_loss(
         if side < min(student.shape[2:]):
             weight, weights = weight / 2, weights + weight / 2
             # pooling is linear: the difference is pooled once instead of both maps
-            value = value + weight * F.adaptive_avg_pool2d(student - teacher, side).square().flatten(1).mean(1)
+            value = value + weight * averaged(student - teacher, (side, side)).square().flatten(1).mean(1)
     return value / weights
 
 

@@ -78,7 +78,14 @@ def mlld_loss(
 def _selected(teacher_logits: Float[Tensor, "batch classes"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     p = log_softmax_at(teacher_logits).exp()
     highest, mass = p.max(-1).values, p.sum(0)
-    return tuple((values <= values.quantile(0.5)).to(p.dtype).mean() for values in (highest, mass))  # type: ignore[return-value]
+    return _at_most_the_middle(highest), _at_most_the_middle(mass)
+
+
+def _at_most_the_middle(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The share of values that are no larger than their median, which lies between the two in the middle where there are two."""
+    ordered = values.sort().values
+    middle = (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
+    return (values <= middle).to(values.dtype).mean()
 
 
 class MLLD(nn.Module):
