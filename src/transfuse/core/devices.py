@@ -1,5 +1,8 @@
 """From the host to a GPU without waiting for what the GPU is doing."""
 
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,3 +17,17 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     if target.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(target)
     return tensor.pin_memory().to(target, non_blocking=True)
+
+
+def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """`torch.tensor(values)` on a device; who changes it has to copy it first.
+
+    A GPU keeps what it was sent once: the same few numbers are asked for in every step, and each time it would be waited for.
+    """
+    return _kept(values, device) if device.type == "cuda" else torch.tensor(values, device=device)
+
+
+@lru_cache(maxsize=1024)
+def _kept(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is made inside could not be used outside
+        return torch.tensor(values, device=device)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from transfuse.core.devices import constant
 from transfuse.errors import ModelError
 
 Resize = Literal["squash", "short_side", "crop_first"]
@@ -74,8 +75,8 @@ class Preprocess:
         if self.mean or self.std:
             self._refuse_width(values)
             shape = (1, -1) + (1,) * (values.ndim - 2)
-            mean = torch.tensor(self.mean or (0.0,), device=values.device).view(shape)
-            std = torch.tensor(self.std or (1.0,), device=values.device).view(shape)
+            mean = constant(tuple(self.mean) or (0.0,), values.device).view(shape)
+            std = constant(tuple(self.std) or (1.0,), values.device).view(shape)
             values = (values - mean) / std
         return values
 
@@ -153,7 +154,7 @@ class Preprocess:
         if raw.shape[1] == 1:
             return raw.expand(-1, self.channels, -1, -1)
         if raw.shape[1] == 3 and self.channels == 1:
-            weights = torch.tensor(LUMA, device=raw.device).view(1, 3, 1, 1)
+            weights = constant(tuple(LUMA), raw.device).view(1, 3, 1, 1)
             grey = (raw.float() * weights).sum(1, keepdim=True)
             return grey.round().to(raw.dtype) if raw.dtype == torch.uint8 else grey
         raise ModelError(f"pictures have {raw.shape[1]} channels, the model takes {self.channels}")

@@ -50,8 +50,7 @@ class Batch:
         labelled: bool [batch].
         label_probabilities: float [batch, classes] when views mix labels, else None.
         domains: int64 [batch], 0 where a sample comes from the source domain, 1 from the target domain; None in jobs without domains.
-        on_host: ids and views as they were before they were sent to a GPU, for who looks something up by them: to fetch them from there
-            would wait for all that it has yet to do. None on a CPU, and where they are known on the GPU only.
+        on_host: ids and views before they were sent to a GPU, for who looks something up by them: to fetch them would wait for the GPU.
     """
 
     inputs: Tensor
@@ -67,11 +66,9 @@ class Batch:
         return len(self.ids)
 
     def select(self, rows: Tensor | slice) -> Batch:
-        mixed = None if self.label_probabilities is None else self.label_probabilities[rows]
-        domains = None if self.domains is None else self.domains[rows]
-        there = None
-        if self.on_host is not None and isinstance(rows, slice):  # which rows a tensor on the GPU names is not known here
-            there = self.on_host[0][rows], self.on_host[1][rows]
+        mixed, domains = (None if values is None else values[rows] for values in (self.label_probabilities, self.domains))
+        # which rows a tensor on the GPU names is not known here
+        there = (self.on_host[0][rows], self.on_host[1][rows]) if self.on_host and isinstance(rows, slice) else None
         return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed, domains, there)
 
 
@@ -109,8 +106,7 @@ class Step:
         return next(iter(self.teachers.values()))
 
     def select(self, rows: Tensor) -> Step:
-        teachers = {name: signals.select(rows) for name, signals in self.teachers.items()}
-        peers = {name: signals.select(rows) for name, signals in self.peers.items()}
+        teachers, peers = ({name: said.select(rows) for name, said in group.items()} for group in (self.teachers, self.peers))
         second = None if self.second is None else self.second.select(rows)
         rotations = tuple(turned.select(rows) for turned in self.rotations)
         batch, student = self.batch.select(rows), self.student.select(rows)

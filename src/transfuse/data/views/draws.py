@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from transfuse.core.devices import constant
 from transfuse.core.seeds import derive
 
 FINE = 2.0**-24  # uniform numbers are multiples of it, which float32 holds exactly
@@ -69,7 +70,7 @@ class Draws:
 
     def tries(self, name: str, count: int, low: float, high: float) -> Tensor:
         """float64 [count, batch]: what `between` gives for the names NAME.0, NAME.1 ..., all at once."""
-        keys = torch.tensor([[derive(self.seed, "views", f"{name}.{number}")] for number in range(count)], device=self.ids.device)
+        keys = constant(tuple((derive(self.seed, "views", f"{name}.{number}"),) for number in range(count)), self.ids.device)
         return low + (high - low) * (_shift(self._hashed(keys), 40).float() * FINE).double()
 
     def happens(self, name: str, probability: float) -> Tensor:

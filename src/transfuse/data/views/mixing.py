@@ -7,7 +7,7 @@ the same in every batch, and a teacher's answer to it can be remembered.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,19 +50,21 @@ class Mixing:
         share = torch.zeros(len(level), device=level.device)
         for alpha, theirs in ((self.mixup, ~cuts), (self.cutmix, cuts)):
             if alpha is not None:
-                share = torch.where(theirs, self._quantiles[alpha].to(level.device)[level], share)
+                share = torch.where(theirs, _quantiles_on(level.device, alpha)[level], share)
         partners = draws.integers("mix.partner", pool_size)
         return Mixed(partners, torch.where(mixes, share, 1.0), cuts & mixes, draws, bool(self.mixup), bool(self.cutmix))
-
-    @cached_property
-    def _quantiles(self) -> dict[float, Tensor]:
-        return {alpha: quantiles(alpha) for alpha in (self.mixup, self.cutmix) if alpha is not None}
 
 
 def quantiles(alpha: float) -> Tensor:
     """float32 [4096]: Beta(alpha, alpha) at the middles of 4096 equal parts of its probability, in multiples of 2^-14."""
     middles = (np.arange(LEVELS) + 0.5) / LEVELS
     return torch.from_numpy(np.round(special.betaincinv(alpha, alpha, middles) * STEPS) / STEPS).float()
+
+
+@lru_cache(maxsize=16)
+def _quantiles_on(device: torch.device, alpha: float) -> Tensor:
+    with torch.inference_mode(False):  # what is made inside could not be used outside
+        return quantiles(alpha).to(device)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from transfuse.core.devices import sent
 from transfuse.core.protocols import Teacher
 from transfuse.core.taps import Taps
 from transfuse.core.types import Signals
@@ -102,7 +103,7 @@ class LiveTeacher:
             raise said_nan(f"{int(self._bad)} of {self.forwards} samples")
 
     def _prepared(self, raw: Tensor) -> Tensor:
-        prepared = self.preprocess(raw)
+        prepared = self.preprocess(sent(raw, self.device))  # evaluation's come from the host
         if self.channels_last and prepared.ndim == 4:
             return prepared.contiguous(memory_format=torch.channels_last)
         return prepared
