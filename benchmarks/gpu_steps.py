@@ -173,6 +173,7 @@ class Bench:
                 if number >= 0:
                     times[name].append(seconds)
                     peaks[name] = peak
+            click.echo(f"round {number}: " + ", ".join(f"{name} {1e3 * (found or [0])[-1]:.2f}" for name, found in times.items()))
         bare = f"{BARE}: {ALONE}"
         rows = []
         for name, found in times.items():

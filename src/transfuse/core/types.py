@@ -50,7 +50,7 @@ class Batch:
         labelled: bool [batch].
         label_probabilities: float [batch, classes] when views mix labels, else None.
         domains: int64 [batch], 0 where a sample comes from the source domain, 1 from the target domain; None in jobs without domains.
-        on_host: ids and views before they were sent to a GPU, for who looks something up by them: to fetch them would wait for the GPU.
+        on_host: ids and views before they were sent to a GPU, so that who looks them up need not wait for it; None if known there only.
     """
 
     inputs: Tensor
@@ -67,7 +67,6 @@ class Batch:
 
     def select(self, rows: Tensor | slice) -> Batch:
         mixed, domains = (None if values is None else values[rows] for values in (self.label_probabilities, self.domains))
-        # which rows a tensor on the GPU names is not known here
         there = (self.on_host[0][rows], self.on_host[1][rows]) if self.on_host and isinstance(rows, slice) else None
         return Batch(self.inputs[rows], self.ids[rows], self.views[rows], self.labels[rows], self.labelled[rows], mixed, domains, there)
 
