@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from transfuse.core.bridges import AttentionFusion, Bridge, as_maps, make_bridges, resized, same_size, token_grid, tokens_to_maps
+from transfuse.core.bridges import AttentionFusion, Bridge, as_maps, averaged, make_bridges, resized, same_size, token_grid, tokens_to_maps
 from transfuse.errors import ModelError
 
 
@@ -118,3 +118,9 @@ def test_attention_fusion_mixes_by_two_maps_that_are_learnt():
         fusion.attention.bias.copy_(torch.tensor([-100.0, 100.0]))
     fused = fusion(feature, deeper, (8, 8))[1]
     torch.testing.assert_close(fused, deeper.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(8, 8, (4, 4)), (8, 6, (2, 3)), (7, 7, (3, 2)), (4, 4, (1, 1)), (5, 5, (5, 5))])
+def test_maps_are_averaged_over_their_share_of_the_area(height, width, size):
+    maps = torch.randn(2, 3, height, width, dtype=torch.float64)
+    torch.testing.assert_close(averaged(maps, size), F.adaptive_avg_pool2d(maps, size))

@@ -282,3 +282,20 @@ def test_a_wrapped_network_is_tapped_by_its_own_paths():
         assert torch.equal(Taps(wrapped, ["1"], inputs)(inputs)[1]["1"], inner[:2](inputs))
     with pytest.raises(ModelError, match="has no module '7'"):
         Taps(SelectedOutputs(inner, [1]), ["7"], inputs)
+
+
+def test_taps_can_be_made_where_tensors_count_no_changes():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.relu, self.last = nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return self.last(self.relu(self.first(inputs)))
+
+    module = InPlace().eval()
+    with torch.inference_mode():
+        example = torch.randn(2, 3)
+        _, features = Taps(module, ["first"], example[:1])(example)
+        assert torch.equal(features["first"], module.first(example))
+        assert (features["first"] < 0).any(), "read as it was, before ReLU changed it in place"

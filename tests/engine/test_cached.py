@@ -214,3 +214,16 @@ def test_the_largest_logits_and_tails_soften_to_the_top_of_the_full_prediction(p
         assert (bucketed <= kl_divergence(log_softmax_at(logits, temperature), log_q) + 1e-6).all()
     with pytest.raises(ValueError, match="kept for temperatures 1, 4"):
         signals.top.at(2.0)
+
+
+def test_a_batch_on_another_device_is_looked_up_by_its_places_here(problem, tmp_path):
+    teacher = remembered(problem, tmp_path)
+    here, there = problem.loader(views=2), MemoryLoader(problem.samples, problem.loader(views=2).views, Order(50, 16, 0), "meta")
+    for batch in here.batches(0, 7):
+        assert torch.equal(teacher.about(batch).logits, teacher.answers(batch.ids, batch.views, batch.inputs).logits)
+    asked = teacher.forwards
+    for batch in there.batches(0, 7):  # nothing can be fetched from there
+        logits = teacher.about(batch).logits
+        assert logits.device.type == "meta"
+        assert logits.shape == (16, 3)
+    assert teacher.forwards == asked

@@ -168,3 +168,35 @@ def test_tables_are_mixed_too(problem):
     share = mixture.drawn[:, None]
     expected = share * problem.inputs[batch.ids] + (1 - share) * problem.inputs[mixture.partners]
     assert torch.allclose(batch.inputs, expected, atol=1e-6)
+
+
+META = "meta"  # a device from which nothing can be fetched: where a GPU would be waited for, it fails
+
+
+def test_a_batch_on_another_device_is_known_by_its_places_here(problem):
+    views = BatchViews(views=3, seed=0)
+    here = MemoryLoader(problem.samples, views, Order(50, 16, 0))
+    there = MemoryLoader(problem.samples, views, Order(50, 16, 0), META)
+    for one, two in zip(here.batches(2, 5), there.batches(2, 5), strict=True):
+        assert one.on_host is None
+        assert two.inputs.device.type == two.ids.device.type == META
+        assert torch.equal(two.on_host[0], one.ids)
+        assert torch.equal(two.on_host[1], one.views)
+        part = two.select(slice(3, 9))
+        assert torch.equal(part.on_host[0], one.ids[3:9])
+        assert two.select(torch.arange(4, device=META)).on_host is None
+
+
+def test_the_second_view_of_a_batch_on_another_device_is_made_from_its_places_here(problem):
+    there = MemoryLoader(problem.samples, BatchViews(views=3, seed=0), Order(50, 16, 0), META)
+    batch = next(there.batches(4, 5))
+    second = in_second_view(there, batch)
+    assert torch.equal(second.on_host[0], batch.on_host[0])
+    assert torch.equal(second.on_host[1], (batch.on_host[1] + 1) % 3)
+
+
+def test_domains_on_another_device_are_those_of_the_same_samples(problem):
+    order, views = PairedOrder(20, 30, 16, 0), problem.loader(views=2).views
+    batch = next(MemoryLoader(problem.samples, views, order, META).batches(1, 2))
+    assert batch.domains.device.type == META
+    assert batch.domains.shape == batch.ids.shape

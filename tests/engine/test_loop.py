@@ -14,6 +14,7 @@ from transfuse.engine.checkpoint import Checkpoints
 from transfuse.engine.loop import Loop, Settings
 from transfuse.engine.schedule import WEIGHT_SCHEDULES, weight_function
 from transfuse.engine.steppers.supervised import Supervised
+from transfuse.engine.teacher_cache.teachers import LiveTeacher
 from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError, RecipeError
 
@@ -109,6 +110,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(problem, tmp_path):
     finished = run(tmp_path / "killed")
     assert same(whole, finished)
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "killed" / "metrics.jsonl").read_text()
+
+
+def test_a_loss_that_is_not_finite_is_the_teachers_fault_if_it_said_what_is_none(problem):
+    teacher = LiveTeacher(network(), PLAIN, problem.loader().fetch)
+    teacher._bad = torch.tensor(3)  # as a GPU would have counted, without being waited for
+    stepper = Supervised(network(), PLAIN, [weighted("cross_entropy", float("nan"))], {"teacher": teacher})
+    with pytest.raises(NumericsError, match="a teacher's answer is NaN for 3"):
+        Loop(stepper, problem.loader(), settings(steps=3)).fit()
 
 
 def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_last_good_checkpoint(problem, tmp_path):

@@ -22,6 +22,7 @@ from transfuse.engine.loader import MemoryLoader
 from transfuse.engine.loop import Loop, Settings
 from transfuse.engine.order import Order
 from transfuse.engine.steppers.supervised import Supervised
+from transfuse.errors import TransfuseError
 
 from .conftest import network, weighted
 
@@ -320,3 +321,14 @@ def test_buffers_that_are_equal_on_all_processes_keep_their_bits(monkeypatch):
     parallel.average_buffers(module)
     assert torch.equal(module.one, single)
     assert torch.equal(module.two, double)
+
+
+def test_more_processes_than_gpus_are_told_how_many_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert parallel.own_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(TransfuseError, match="process 2 of this machine has no GPU of its own, since there are 1") as found:
+        parallel.own_device()
+    assert "CUDA_VISIBLE_DEVICES=" in found.value.fix

@@ -2,12 +2,14 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from transfuse.core.preprocess import Preprocess
 from transfuse.engine.teacher_cache import key
 from transfuse.engine.teacher_cache.teachers import LiveTeacher, TableTeacher
+from transfuse.errors import NumericsError
 
 from .conftest import network
 
@@ -79,3 +81,26 @@ def test_weights_that_layers_share_are_shared_in_the_copy_that_is_hashed():
 def test_a_key_does_not_depend_on_the_order_of_its_parts():
     assert key.combine({"a": 1, "b": {"x": 2, "y": 3}}) == key.combine({"b": {"y": 3, "x": 2}, "a": 1})
     assert key.combine({"a": 1}) != key.combine({"a": 2})
+
+
+def test_inputs_go_where_the_teacher_is(problem):
+    teacher = LiveTeacher(network(), Preprocess(), problem.loader().fetch, device="meta")
+    assert ask(teacher, [1, 2, 3]).device.type == "meta"  # the loader has them on the CPU
+
+
+def test_a_table_stays_where_it_was_asked_for():
+    teacher = TableTeacher(torch.tensor([1, -1, 0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    ids = torch.tensor([0, 2], device="meta")
+    assert teacher.answers(ids, ids).logits.device.type == teacher.covers(ids).device.type == "meta"
+    assert teacher.rows.device.type == teacher.logits.device.type == "meta"
+
+
+def test_what_a_gpu_said_is_looked_at_when_something_is_wrong(problem):
+    teacher = live(problem)
+    ask(teacher, [1, 2, 3])
+    teacher.look()
+    teacher._bad = torch.tensor(0)
+    teacher.look()
+    teacher._bad = torch.tensor(2)
+    with pytest.raises(NumericsError, match="NaN for 2 of 3 samples"):
+        teacher.look()
