@@ -3,6 +3,7 @@
 import os
 import signal
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before a GPU's first product, as jobs set it
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests run side by side, one process a core
 
 import jaxtyping

@@ -195,7 +195,7 @@ def test_the_second_view_of_a_batch_on_another_device_is_made_from_its_places_he
     assert torch.equal(second.on_host[1], (batch.on_host[1] + 1) % 3)
 
 
-def test_domains_on_another_device_are_those_of_the_same_samples(problem):
+def test_domains_go_where_the_batch_goes(problem):
     order, views = PairedOrder(20, 30, 16, 0), problem.loader(views=2).views
     batch = next(MemoryLoader(problem.samples, views, order, META).batches(1, 2))
     assert batch.domains.device.type == META

@@ -1,6 +1,7 @@
 """Teachers that answer anew each time: frozen, counted, and told apart by a hash."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -95,12 +96,19 @@ def test_a_table_stays_where_it_was_asked_for():
     assert teacher.rows.device.type == teacher.logits.device.type == "meta"
 
 
-def test_what_a_gpu_said_is_looked_at_when_something_is_wrong(problem):
+def test_what_a_gpu_said_is_counted_and_looked_at_later(problem, monkeypatch):
     teacher = live(problem)
+    assert teacher.look() == 0
+    bad = network()
+    torch.nn.init.constant_(bad[0].bias, float("nan"))
+    teacher = live(problem, bad)
+    monkeypatch.setattr(teacher, "device", torch.device("cpu:0"))
+    with pytest.raises(NumericsError, match="NaN for 3 of 3 samples"):
+        ask(teacher, [1, 2, 3])  # a CPU has it at hand
+    monkeypatch.setattr("transfuse.engine.teacher_cache.teachers.refuse_nan", lambda logits: None)
+    monkeypatch.setattr("transfuse.engine.teacher_cache.teachers.sent", lambda raw, device: raw)
+    monkeypatch.setattr("transfuse.engine.teacher_cache.teachers.autocast", lambda precision, device: nullcontext())
+    teacher.device = torch.device("cuda")  # a stand-in: everything stays on the CPU
     ask(teacher, [1, 2, 3])
-    teacher.look()
-    teacher._bad = torch.tensor(0)
-    teacher.look()
-    teacher._bad = torch.tensor(2)
-    with pytest.raises(NumericsError, match="NaN for 2 of 3 samples"):
-        teacher.look()
+    ask(teacher, [4])
+    assert teacher.look() == 4

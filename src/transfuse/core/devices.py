@@ -16,18 +16,18 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     target = torch.device(device)
     if target.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(target)
-    return tensor.pin_memory().to(target, non_blocking=True)
+    return tensor.contiguous().pin_memory().to(target, non_blocking=True)
 
 
-def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+def constant(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """`torch.tensor(values)` on a device; who changes it has to copy it first.
 
     A GPU keeps what it was sent once: the same few numbers are asked for in every step, and each time it would be waited for.
     """
-    return _kept(values, device) if device.type == "cuda" else torch.tensor(values, device=device)
+    return _kept(values, device, dtype) if device.type == "cuda" else torch.tensor(values, device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=1024)
-def _kept(values: tuple[Any, ...], device: torch.device) -> Tensor:
+@lru_cache(maxsize=256)
+def _kept(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # what is made inside could not be used outside
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, device=device, dtype=dtype)

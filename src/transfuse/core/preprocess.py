@@ -75,8 +75,8 @@ class Preprocess:
         if self.mean or self.std:
             self._refuse_width(values)
             shape = (1, -1) + (1,) * (values.ndim - 2)
-            mean = constant(tuple(self.mean) or (0.0,), values.device).view(shape)
-            std = constant(tuple(self.std) or (1.0,), values.device).view(shape)
+            mean = constant(tuple(self.mean) or (0.0,), values.device, torch.float32).view(shape)
+            std = constant(tuple(self.std) or (1.0,), values.device, torch.float32).view(shape)
             values = (values - mean) / std
         return values
 
@@ -154,7 +154,7 @@ class Preprocess:
         if raw.shape[1] == 1:
             return raw.expand(-1, self.channels, -1, -1)
         if raw.shape[1] == 3 and self.channels == 1:
-            weights = constant(tuple(LUMA), raw.device).view(1, 3, 1, 1)
+            weights = constant(tuple(LUMA), raw.device, torch.float32).view(1, 3, 1, 1)
             grey = (raw.float() * weights).sum(1, keepdim=True)
             return grey.round().to(raw.dtype) if raw.dtype == torch.uint8 else grey
         raise ModelError(f"pictures have {raw.shape[1]} channels, the model takes {self.channels}")

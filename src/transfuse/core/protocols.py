@@ -176,6 +176,7 @@ class Stepper(Protocol):
     A stepper with a method `combine(gradients: [terms, parameters]) -> [parameters]` is given the gradient of every weighted term, summed
     over micro-batches and ranks, as flat rows in the order of `trained().parameters()`; what it returns is the step's gradient. One with a
     method `kept() -> nn.Module` says what is averaged, validated and chosen in the student's place: a module around it that answers as it.
+    One with a method `look() -> str | None` says what it found wrong since, once the loop waits for the GPU anyway.
     """
 
     def trained(self) -> nn.Module:

@@ -87,10 +87,3 @@ def agreed(text: str) -> str:
 def barrier() -> None:
     if active():
         dist.barrier()
-
-
-def any_rank(flags: list[bool], device: torch.device | str = "cpu") -> list[bool]:
-    """For each flag (an interrupt, say) whether any rank raises it, agreed by all."""
-    if not active():
-        return flags
-    return [count > 0 for count in sum_over_ranks(torch.tensor(flags, dtype=torch.int32, device=device)).tolist()]

@@ -95,13 +95,19 @@ class _PoolLoader(ABC):
     def _raw_of(self, ids: Tensor) -> Tensor:
         """Raw inputs of samples, on the device."""
 
+    def _decoded(self, ids: Tensor, views: Tensor) -> Tensor | None:
+        """Raw inputs that are not on the device, found by places that are known on the host; None where they are looked up there."""
+        return None
+
     def fetch(self, ids: Tensor, views: Tensor) -> Tensor:
         """Raw views of given samples."""
-        return self._seen(sent(ids, self.device), sent(views, self.device))[0]
+        raw = self._decoded(ids, views)
+        return self._seen(sent(ids, self.device), sent(views, self.device), raw)[0]
 
     def batch(self, ids: Tensor, views: Tensor, raw: Tensor | None = None) -> Batch:
         """Given samples in given views; `raw` saves fetching them (those of `wanted`)."""
-        on_host = (ids, views) if ids.device.type == "cpu" != self.device.type else None
+        raw = self._decoded(ids, views) if raw is None else raw
+        on_host = (ids, views) if ids.device.type == "cpu" and self.device.type != "cpu" else None
         domains = self.order.domains(ids)
         domains = None if domains is None else sent(domains, self.device)
         ids, views = sent(ids, self.device), sent(views, self.device)
@@ -183,7 +189,7 @@ class _Fetch(Dataset):
         self.samples = samples
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.samples.raw(index)
+        return self.samples.raw(index).contiguous()  # what repeats a value in memory can't be pinned
 
 
 class _Requests:
@@ -222,6 +228,9 @@ class WorkerLoader(_PoolLoader):
     ):
         super().__init__(samples, views, order, device, classes)
         self.workers = workers
+
+    def _decoded(self, ids: Tensor, views: Tensor) -> Tensor | None:
+        return self._raw_of(self.wanted(ids, views)) if ids.device.type == "cpu" else None
 
     def _raw_of(self, ids: Tensor) -> Tensor:
         return sent(self.samples.raw(ids.cpu()), self.device)

@@ -26,6 +26,7 @@ from transfuse.engine.rehearsal import refuse_split
 from transfuse.engine.repeatable import repeatable
 from transfuse.engine.schedule import SCHEDULES
 from transfuse.engine.settings import Outcome, Settings, State
+from transfuse.engine.teacher_cache.teachers import SOUND
 from transfuse.engine.track import Jsonl
 from transfuse.errors import NumericsError, RecipeError, RunError
 
@@ -33,6 +34,7 @@ __all__ = ["Loop", "Outcome", "Settings", "State"]
 
 LOGGED = 200  # training lines per run, whatever its length
 CHECKED = 25  # steps after which a GPU's terms are looked at
+UNSEEN = 1.0  # seconds after which they are, where steps are slow
 
 
 class Loop:
@@ -70,7 +72,8 @@ class Loop:
         self.ema = Ema(self.kept, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
         self.state, self.names, self.notes = State(step=settings.first), [], []
-        self.rows: list[tuple[int, Tensor]] = []
+        self.rows: list[tuple[int, float, Tensor]] = []  # steps that were not looked at: number, learning rate, terms
+        self._looked = time.monotonic()
         self.state.micro_batches = settings.accumulate
         self._refuse_split(settings.accumulate, "train.accumulate")
         unused = len(stepper.phases()) > 1 or getattr(stepper, "partial", bool)()
@@ -97,12 +100,13 @@ class Loop:
         self._resume()
         self.module.train()
         began = time.monotonic() - self.state.seconds
-        saved = time.monotonic()
+        saved = self._looked = time.monotonic()
         with Interrupt() as interrupt:
             for batch in self.loader.batches(self.state.step, self.settings.steps):
                 if self.state.stopped:
                     break
-                self.rows.append((self.state.step, self._step(batch)))
+                values = self._step(batch)
+                self.rows.append((self.state.step, max(group["lr"] for group in self.optimizer.param_groups), values))
                 self.state.step += 1
                 self.state.seconds = time.monotonic() - began
                 self._log()
@@ -111,7 +115,10 @@ class Loop:
                 # clocks and signals differ between processes, so all decide together: one that saves alone would wait for ever
                 late = self.settings.minutes is not None and self.state.seconds >= 60 * self.settings.minutes
                 old = time.monotonic() - saved >= self.settings.checkpoint_seconds
-                asked, late, old = ranks.any_rank([interrupt.asked, late, old], self.loader.device)
+                unseen = time.monotonic() - self._looked >= UNSEEN
+                asked, late, old, unseen = parallel.any_rank([interrupt.asked, late, old, unseen], self.loader.device)
+                if unseen:
+                    self._check()
                 if late and not self.state.stopped:
                     self._stop_by_time()
                 ended = self.state.step == self.settings.steps or bool(self.state.stopped)
@@ -230,37 +237,43 @@ class Loop:
     # between steps
 
     def _log(self) -> None:
-        """Checks terms and writes their averages now and then; on a GPU only every so often, because looking waits for the device."""
-        every = max(1, self.settings.steps // LOGGED)
-        due = self.state.step % every == 0 or self.state.step == self.settings.steps
-        if due or self.loader.device.type == "cpu" or len(self.rows) >= CHECKED:
+        """Looks at the terms of a step; on a GPU only every so often, because looking waits for it."""
+        if self.loader.device.type == "cpu" or len(self.rows) >= CHECKED or self.state.step == self.settings.steps:
             self._check()
-        if due:
-            means = [sum(column) / len(column) for column in zip(*self.state.pending, strict=True)]
-            values = dict(zip(self.names, means, strict=True))
-            self.state.pending = []
-            loss = values.pop("loss")
-            line = {"step": self.state.step, "epoch": self.epoch, "loss": loss, "terms": values}
-            if ranks.rank() == 0:
-                self.track.write("train", {**line, "lr": max(group["lr"] for group in self.optimizer.param_groups)})
-            self._tell({"loss": loss})
 
     def _check(self) -> None:
-        """Moves the terms of the last steps to the host and stops at the first that is not finite."""
+        """Moves the terms of the last steps to the host, stops at the first that is not finite, and writes their averages now and then."""
+        self._looked = time.monotonic()
         if not self.rows:
             return
-        table = ranks.sum_over_ranks(torch.stack([values for _, values in self.rows])).tolist()
-        for (step, _), row in zip(self.rows, table, strict=True):
-            # the loss itself stands first; a term that is to blame is named before it
-            for name, value in sorted(zip(self.names, row, strict=True), key=lambda pair: pair[0] == "loss"):
-                if not math.isfinite(value):
-                    getattr(self.stepper, "blame", lambda: None)()
-                    fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
-                    raise NumericsError(
-                        f"the loss term '{name}' became {value} at step {step}", where=f"training {self.track.run}", fix=fix
-                    )
-        self.state.pending += table
+        table = ranks.sum_over_ranks(torch.stack([values for _, _, values in self.rows])).tolist()
+        every = max(1, self.settings.steps // LOGGED)
+        for (step, rate, _), row in zip(self.rows, table, strict=True):
+            self._refuse(step, row)
+            self.state.pending.append(row)
+            if (step + 1) % every == 0 or step + 1 == self.settings.steps:
+                self._write(step + 1, rate)
         self.rows = []
+
+    def _refuse(self, step: int, row: list[float]) -> None:
+        """Stops at a term that is not finite, and says whose fault it is."""
+        if said := getattr(self.stepper, "look", lambda: None)():
+            raise NumericsError(f"{said} by step {step}", where=f"training {self.track.run}", fix=SOUND)
+        # the loss itself stands first; a term that is to blame is named before it
+        for name, value in sorted(zip(self.names, row, strict=True), key=lambda pair: pair[0] == "loss"):
+            if not math.isfinite(value):
+                fix = "lower the learning rate, set train.clip=1, or use train.precision=fp32"
+                raise NumericsError(f"the loss term '{name}' became {value} at step {step}", where=f"training {self.track.run}", fix=fix)
+
+    def _write(self, step: int, rate: float) -> None:
+        """A line with the averages since the last one, up to so many steps."""
+        means = [sum(column) / len(column) for column in zip(*self.state.pending, strict=True)]
+        values = dict(zip(self.names, means, strict=True))
+        self.state.pending = []
+        loss, epoch = values.pop("loss"), self.loader.order.epoch(step)
+        if ranks.rank() == 0:
+            self.track.write("train", {"step": step, "epoch": epoch, "loss": loss, "terms": values, "lr": rate})
+        self.listen(Progress(self.track.run, step, self.settings.steps, epoch, {"loss": loss}, "", self.track.stage))
 
     @property
     def epoch(self) -> float:

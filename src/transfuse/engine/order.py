@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from transfuse.core import seeds
-from transfuse.core.devices import constant
 
 
 class Order:
@@ -122,8 +121,8 @@ class SeveralOrder(Order):
         """int64 [batch]: the number of each sample's set among all; None where only one is there."""
         if len(self._shown) == 1:
             return None
-        places = torch.bucketize(ids, constant(tuple(self._starts[1:-1].tolist()), ids.device), right=True)
-        return constant(tuple(self._shown), ids.device)[places]
+        places = torch.bucketize(ids, self._starts[1:-1].to(ids.device), right=True)
+        return torch.tensor(self._shown, device=ids.device)[places]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """As `Order.batch`; a sample's epoch is that of its own set."""

@@ -43,6 +43,8 @@ def own_device() -> torch.device:
 
 def start() -> torch.device:
     """Joins the process group that torchrun announces (if it does) and returns this process's device."""
+    # a workspace of one size, or cuBLAS may split a product anew; it is read with the first product of the process
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -52,6 +54,16 @@ def start() -> torch.device:
         assert isinstance(group, dist.ProcessGroup), "every process is in a group of all"
         _PATIENT.set(group)
     return device
+
+
+def any_rank(flags: list[bool], device: torch.device) -> list[bool]:
+    """For each flag (an interrupt, say) whether any process raises it, agreed by all, without a wait for their GPUs."""
+    if not ranks.active():
+        return flags
+    group = _PATIENT.get()
+    counts = torch.tensor(flags, dtype=torch.int32, device="cpu" if group is not None else device)
+    dist.all_reduce(counts, group=group)
+    return [count > 0 for count in counts.tolist()]
 
 
 def wait_for_all() -> None:

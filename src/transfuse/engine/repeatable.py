@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,10 @@ from torch.backends import cudnn
 from torch.utils import deterministic
 
 FILL = "fill_uninitialized_memory"  # of no use here, and it costs time
-_NONE = re.compile(r"(\S+) does not have a deterministic implementation")
+_UNORDERED = re.compile(
+    r"(?P<name>.+?) (does not have a deterministic implementation|defaults to a non-deterministic algorithm)"
+    r"|Deterministic behavior was enabled .* uses (?P<library>CuBLAS)"
+)
 
 
 @contextmanager
@@ -30,16 +32,17 @@ def repeatable(device: torch.device, say: Callable[[str], None]) -> Iterator[Non
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # a workspace of one size: else cuBLAS may split a product anew
-    before = torch.get_deterministic_debug_mode()
+    before, repeated = torch.get_deterministic_debug_mode(), torch.is_warn_always_enabled()
     with warnings.catch_warnings(), _set(cudnn, "deterministic", True), _set(cudnn, "benchmark", False), _set(deterministic, FILL, False):
-        warnings.filterwarnings("always", message=_NONE.pattern)
+        warnings.filterwarnings("always", message=_UNORDERED.pattern)
         _listen(say)
-        torch.set_deterministic_debug_mode("warn")
+        torch.set_deterministic_debug_mode(max(before, 1))  # warn, unless somebody wants errors
+        torch.set_warn_always(True)  # some say it once per process, and this may be its second training
         try:
             yield
         finally:
             torch.set_deterministic_debug_mode(before)
+            torch.set_warn_always(repeated)
 
 
 @contextmanager
@@ -57,11 +60,11 @@ def _listen(say: Callable[[str], None]) -> None:
     show, told = warnings.showwarning, set[str]()
 
     def heard(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]
-        found = _NONE.match(str(message))
+        found = _UNORDERED.match(str(message))
         if found is None:
             show(message, category, filename, lineno, file, line)
-        elif found[1] not in told:
-            told.add(found[1])
-            say(f"{found[1]} adds in no fixed order on this GPU, so a resumed run may end with other bits than an uninterrupted one")
+        elif (name := found["name"] or found["library"]) not in told:
+            told.add(name)
+            say(f"{name} adds in no fixed order on this GPU, so a resumed run may end with other bits than an uninterrupted one")
 
     warnings.showwarning = heard

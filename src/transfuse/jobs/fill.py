@@ -16,6 +16,7 @@ from transfuse.engine import parallel
 from transfuse.engine.asked import Asked, asked_of, never_kept, of_two_views
 from transfuse.engine.loader import build_loader
 from transfuse.engine.order import Order
+from transfuse.engine.repeatable import repeatable
 from transfuse.engine.teacher_cache.cached import CachedTeacher
 from transfuse.engine.teacher_cache.teachers import with_features
 from transfuse.errors import RecipeError
@@ -110,7 +111,8 @@ class Filling:
         with self._alone(unit.teacher, unit.view * -(-teacher.rows // UNIT) + unit.start // UNIT, wait) as alone:
             if not alone:
                 return None
-            teacher.complete(unit.view, np.arange(unit.start, unit.stop), progress)
+            with repeatable(self.context.device, self.context.say):  # the kernels of a training, so that it would have stored the same
+                teacher.complete(unit.view, np.arange(unit.start, unit.stop), progress)
         return teacher.forwards - before
 
     def lacks(self, unit: Unit) -> bool:

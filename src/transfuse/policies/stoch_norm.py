@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from transfuse.core.devices import sent
 from transfuse.core.policy import Group, Phase, Rate, always
 from transfuse.errors import RecipeError
 
@@ -42,7 +43,7 @@ class _Stochastic(nn.Module):
         if "num_batches_tracked" in self._buffers:
             self.get_buffer("num_batches_tracked").add_(1)
         batch = F.batch_norm(inputs, mean, variance, weight, bias, True, norm.momentum if norm.momentum is not None else 0.1, norm.eps)
-        chosen = (torch.rand(inputs.shape[1]) < self.probability).to(inputs.device)
+        chosen = sent(torch.rand(inputs.shape[1]) < self.probability, inputs.device)
         return stochastic_norm(inputs, moving, batch, chosen)
 
 

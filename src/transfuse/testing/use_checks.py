@@ -157,7 +157,10 @@ def check_gpu(case: Case) -> None:
     expected = run(objective, step)
     there = map_tensors(step, lambda _, tensor: tensor.cuda())
     moved = copy.deepcopy(objective).cuda()
-    found = run(moved, there)
+    try:
+        found = run(moved, there)
+    except RuntimeError as error:
+        raise ObjectiveDefect("gpu", f"fails on a GPU: {error}") from error
     back = {path: None if gradient is None else gradient.cpu() for path, gradient in found.gradients.items()}
     found = Outcome(found.values.cpu(), back, nn.Module())
     problem = differs(found.values, expected.values, 1e-8) or gradients_differ(found, expected, 1e-8)

@@ -70,7 +70,8 @@ class Draws:
 
     def tries(self, name: str, count: int, low: float, high: float) -> Tensor:
         """float64 [count, batch]: what `between` gives for the names NAME.0, NAME.1 ..., all at once."""
-        keys = constant(tuple((derive(self.seed, "views", f"{name}.{number}"),) for number in range(count)), self.ids.device)
+        numbers = tuple((derive(self.seed, "views", f"{name}.{number}"),) for number in range(count))
+        keys = constant(numbers, self.ids.device, torch.int64)
         return low + (high - low) * (_shift(self._hashed(keys), 40).float() * FINE).double()
 
     def happens(self, name: str, probability: float) -> Tensor:

@@ -41,6 +41,8 @@ class Paced:
         self._now: set[int] = ever
         if (combine := getattr(stepper, "combine", None)) is not None:
             self.combine = combine  # the loop asks whether there is one
+        if (look := getattr(stepper, "look", None)) is not None:
+            self.look = look
 
     def _norms(self) -> list[nn.Module]:
         """Layers with running statistics; found anew each time, since layers may be replaced."""

@@ -49,6 +49,7 @@ class PerTermGradients:
         self._stepper = stepper
         if (kept := getattr(stepper, "kept", None)) is not None:
             self.kept = kept  # the loop asks whether there is one
+        self.look = stepper.look
 
     def trained(self) -> nn.Module:
         return self._stepper.trained()

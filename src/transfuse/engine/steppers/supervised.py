@@ -96,16 +96,13 @@ class Supervised(nn.Module):
         """Whether some weights get no gradient: the last layers, where all terms look at inner features alone."""
         return all(inner_only(weighted.card) for weighted in self._weighted)
 
-    def blame(self) -> None:
-        """Looks, after a term stopped being finite, whether a teacher said what is none.
-
-        Raises:
-            NumericsError: one did.
-        """
-        for teacher in (*self._teachers.values(), *self._teachers_of_second.values()):
+    def look(self) -> str | None:
+        """Which teacher's answers on a GPU were NaN so far, in words; None where they were none. Waits for the GPU."""
+        for name, teacher in (*self._teachers.items(), *self._teachers_of_second.items()):
             live = getattr(teacher, "live", teacher)
-            if isinstance(live, LiveTeacher):
-                live.look()
+            if isinstance(live, LiveTeacher) and (bad := live.look()):
+                return f"a teacher's answer is NaN for {bad} of {live.forwards} samples of '{name}'"
+        return None
 
     def defined(self, batch: Batch) -> dict[str, Tensor | None]:
         """Per term: bool [batch] where it is defined, by what its card needs; None for scalars."""

@@ -14,6 +14,7 @@ from transfuse.core.types import Signals
 from transfuse.engine.precision import autocast
 from transfuse.errors import ModelError, NumericsError
 
+SOUND = "check its weights and its preprocess, or use train.precision=fp32"
 Fetch = Callable[[Tensor, Tensor], Tensor]  # (ids, views) -> shared raw views
 
 
@@ -73,6 +74,9 @@ class LiveTeacher:
                     raise
                 self._fits = -(-min(self._fits, len(raw)) // 2)
                 torch.cuda.empty_cache()
+        if self.device.type != "cpu":
+            bad = torch.stack([part.logits.isnan().any(-1).sum() for part in parts]).sum()
+            self._bad = bad if self._bad is None else self._bad + bad
         if len(parts) == 1:
             return parts[0]
         paths = parts[0].features
@@ -86,21 +90,13 @@ class LiveTeacher:
             self._taps = Taps(self.module, self.tapped, prepared[:1])
         with autocast(self.precision, self.device):
             logits, features = (self.module(prepared), {}) if self._taps is None else self._taps(prepared)
-        if logits.device.type == "cpu":
+        if logits.device.type == "cpu":  # on a GPU looking would wait for it: `look` does, now and then
             refuse_nan(logits)
-        else:  # to look would wait for the GPU: `look` does, once something is known to be wrong
-            bad = logits.isnan().any(-1).sum()
-            self._bad = bad if self._bad is None else self._bad + bad
         return Signals(logits.float(), features)
 
-    def look(self) -> None:
-        """Waits for the GPU to see whether it gave answers that are NaN.
-
-        Raises:
-            NumericsError: it did.
-        """
-        if self._bad is not None and int(self._bad):
-            raise said_nan(f"{int(self._bad)} of {self.forwards} samples")
+    def look(self) -> int:
+        """How many of its answers on a GPU were NaN so far; waits for the GPU."""
+        return 0 if self._bad is None else int(self._bad)
 
     def _prepared(self, raw: Tensor) -> Tensor:
         prepared = self.preprocess(sent(raw, self.device))  # evaluation's come from the host
@@ -156,12 +152,7 @@ def refuse_nan(logits: Tensor) -> None:
     """
     bad = int(logits.isnan().any(-1).sum())
     if bad:
-        raise said_nan(f"{bad} of {len(logits)} samples of a batch")
-
-
-def said_nan(samples: str) -> NumericsError:
-    fix = "check its weights and its preprocess, or use train.precision=fp32"
-    return NumericsError(f"a teacher's answer is NaN for {samples}", where="teachers", fix=fix)
+        raise NumericsError(f"a teacher's answer is NaN for {bad} of {len(logits)} samples of a batch", where="teachers", fix=SOUND)
 
 
 def with_features(teacher: Teacher, paths: Sequence[str]) -> Teacher:

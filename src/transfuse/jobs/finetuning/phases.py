@@ -191,7 +191,8 @@ class Remembered:
         return self._of_epoch(epoch)
 
     def apply(self, raw: Tensor, ids: Tensor, views: Tensor) -> Tensor:
-        return self._features.to(raw.device)[views, ids]
+        self._features = self._features.to(raw.device)  # they stay there: all are asked for in every epoch
+        return self._features[views, ids]
 
     def mixture(self, ids: Tensor, views: Tensor, pool_size: int) -> Mixture | None:
         return None

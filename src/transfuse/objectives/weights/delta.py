@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from transfuse.core.bridges import channels_of
 from transfuse.core.card import Card
-from transfuse.core.devices import constant
 from transfuse.core.numerics import at_least_fp32
 from transfuse.core.taps import Tap, unwrapped
 from transfuse.core.types import Step, Trial
@@ -183,4 +182,4 @@ class _Silenced:
 
     def _without(self, feature: Tensor) -> Tensor:
         dimension = 1 if feature.ndim == 4 and feature.shape[1] == self.channels else feature.ndim - 1
-        return feature.index_fill(dimension, constant((self.channel,), feature.device), 0)
+        return feature.index_fill(dimension, torch.full((1,), self.channel, device=feature.device), 0)
