@@ -251,6 +251,7 @@ def _train_block(setting: Setting, compiled: bool) -> dict[str, Any]:
         "select": "last",
         "evaluate_every": 10_000,
         "compile": compiled,
+        "checkpoint_seconds": 300.0,  # by default 30, of which most are the others' turns: each block would pay for a checkpoint
     }
 
 
