@@ -156,11 +156,13 @@ def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[object
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
     """Makes running statistics equal on all ranks: their mean. SyncBatchNorm has made its own so already."""
+    if not ranks.active():  # looked at first: the layers of a large network take longer to walk through than a small step
+        return
     synchronised = {
         id(buffer) for layer in module.modules() if isinstance(layer, nn.SyncBatchNorm) for buffer in layer.buffers(recurse=False)
     }
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point() and id(buffer) not in synchronised]
-    if not ranks.active() or not buffers:
+    if not buffers:
         return
     together = torch.cat([buffer.reshape(-1).double() for buffer in buffers])  # in fp32 the mean of equal constants may be another number
     dist.all_reduce(together)
