@@ -116,7 +116,7 @@ def test_a_teacher_that_said_what_is_none_stops_the_training_whatever_the_loss_m
     teacher = LiveTeacher(network(), PLAIN, problem.loader().fetch)
     teacher._bad = torch.tensor(3)  # as a GPU would have counted, without being waited for
     stepper = Supervised(network(), PLAIN, [weighted("cross_entropy")], {"teacher": teacher})
-    with pytest.raises(NumericsError, match="a teacher's answer is NaN for 3 of 0 samples of 'teacher' by step 0"):
+    with pytest.raises(NumericsError, match="a teacher's answer is NaN for 3 of 0 samples of 'teacher' by step 1"):
         Loop(stepper, problem.loader(), settings(steps=3)).fit()
 
 

@@ -247,6 +247,8 @@ class Loop:
         if not self.rows:
             return
         table = ranks.sum_over_ranks(torch.stack([values for _, _, values in self.rows])).tolist()
+        if said := getattr(self.stepper, "look", lambda: None)():
+            raise NumericsError(f"{said} by step {self.state.step}", where=f"training {self.track.run}", fix=SOUND)
         every = max(1, self.settings.steps // LOGGED)
         for (step, rate, _), row in zip(self.rows, table, strict=True):
             self._refuse(step, row)
@@ -256,9 +258,7 @@ class Loop:
         self.rows = []
 
     def _refuse(self, step: int, row: list[float]) -> None:
-        """Stops at a term that is not finite, and says whose fault it is."""
-        if said := getattr(self.stepper, "look", lambda: None)():
-            raise NumericsError(f"{said} by step {step}", where=f"training {self.track.run}", fix=SOUND)
+        """Stops at a term that is not finite."""
         # the loss itself stands first; a term that is to blame is named before it
         for name, value in sorted(zip(self.names, row, strict=True), key=lambda pair: pair[0] == "loss"):
             if not math.isfinite(value):
