@@ -60,7 +60,7 @@ def test_with_a_compiler_a_job_trains_the_compiled_student(tmp_path, quiet, monk
     assert len(compiled) == 1
     assert said == []
     for name in eager:
-        torch.testing.assert_close(fast[name], eager[name], rtol=1e-4, atol=5e-5)
+        torch.testing.assert_close(fast[name], eager[name], rtol=1e-4, atol=5e-5 if torch.cuda.is_available() else 1e-5)
 
 
 @dataclass

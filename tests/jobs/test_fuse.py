@@ -125,7 +125,8 @@ def test_what_is_shipped_is_one_module_that_says_what_the_fitted_rule_says(value
     shipped = open_model(f"run:{run.path}")
     found = predict(shipped.network, data.test, shipped.preprocess).double().exp()
     assert torch.allclose(found, expected, atol=1e-5)
-    assert np.allclose(kept(run, "student")["outputs"], predict(run.student, data.test, shipped.preprocess).numpy(), atol=1e-5)
+    rounding = 1e-5 if torch.cuda.is_available() else 1e-8  # what is kept was said on the GPU
+    assert np.allclose(kept(run, "student")["outputs"], predict(run.student, data.test, shipped.preprocess).numpy(), atol=rounding)
     assert way["test"] == pytest.approx(float((expected.argmax(1) == data.test.labels).double().mean()))
     plain = kept(run, "ensemble")["outputs"]
     assert np.allclose(np.exp(plain), p.mean(0).numpy(), atol=1e-5)

@@ -84,7 +84,7 @@ class Impatient(Silent):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("student", [DROPOUT, "builtin:resnet20"], ids=["dropout", "convolutions"])
-def test_a_run_that_was_interrupted_ends_with_the_differing(tmp_path, student, precision):
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, student, precision):
     shape = {"student": student, "train": {"precision": precision, "ema": 0.9, "steps": 30}}
     whole = run(recipe(tmp_path, "whole", **shape))
     with pytest.raises(KeyboardInterrupt):
