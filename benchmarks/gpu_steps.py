@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks import results
 from benchmarks.cached_vs_live import remembering
+from benchmarks.peers.turns import ratio
 from transfuse import models, objectives
 from transfuse.core.preprocess import Preprocess
 from transfuse.core.types import ModelRequest, WeightedObjective
@@ -177,17 +178,8 @@ class Bench:
         bare = f"{BARE}: {ALONE}"
         rows = []
         for name, found in times.items():
-            ratios = sorted(one / other for one, other in zip(found, times[bare], strict=True))
-            quartiles = [round(ratios[len(ratios) // 4], 3), round(ratios[3 * len(ratios) // 4], 3)]
-            rows.append(
-                {
-                    "contender": name,
-                    "ms": round(1e3 * statistics.median(found), 3),
-                    "in bare steps": round(statistics.median(ratios), 3),
-                    "quartiles": quartiles,
-                    "peak MiB": peaks[name] // 2**20,
-                }
-            )
+            ms = round(1e3 * statistics.median(found), 3)
+            rows.append({"contender": name, "ms": ms, "in_bare_steps": ratio(found, times[bare]), "peak_mib": peaks[name] // 2**20})
             click.echo(rows[-1])
         return rows
 

@@ -239,13 +239,7 @@ class WorkerLoader(_PoolLoader):
         """The batches of steps start .. stop - 1."""
         requests = _Requests(self, start, stop)
         pinned = self.device.type == "cuda"
-        raws = DataLoader(
-            _Fetch(self.samples),
-            batch_size=None,
-            sampler=requests,
-            num_workers=self.workers,
-            pin_memory=pinned,  # type: ignore[arg-type]
-        )
+        raws = DataLoader(_Fetch(self.samples), batch_size=None, sampler=requests, num_workers=self.workers, pin_memory=pinned)
         for step, raw in zip(range(start, stop), raws, strict=True):
             ids, epochs = self.order.batch(step)
             yield self.batch(ids, self.views.view_of_epoch(epochs), raw.to(self.device, non_blocking=True))
